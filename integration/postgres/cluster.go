@@ -245,7 +245,7 @@ func (c *Cluster) configure(o Options) error {
 		"full_page_writes":        onOff[o.FSync],
 		"log_line_prefix":         "%m [%p] %q%a ",
 		"log_min_messages":        "warning",
-		"timezone":                "UTC",
+		"timezone":                "GMT", // the one zone that needs no tzdata on the machine
 	}
 	if len(c.Dir) > 80 { // a socket's path has 107 bytes at most
 		set["unix_socket_directories"] = ""

@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -17,10 +18,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv("ROWHOOK_TEST_ORPHAN") != "" {
 		c, err := Start(context.Background(), Options{})
 		if err != nil {
-			os.Stdout.WriteString("error: " + err.Error())
+			fmt.Println("error:", err)
 			os.Exit(1)
 		}
-		os.Stdout.WriteString(c.Dir + " " + c.URL("postgres") + "\n")
+		fmt.Println(c.Dir, c.URL("postgres"))
 		select {}
 	}
 	os.Exit(Main(m, Options{Settings: map[string]string{"max_prepared_transactions": "5"}}, &cluster))
