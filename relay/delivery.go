@@ -57,6 +57,9 @@ type OpenDelivery struct {
 	Lane, OldLane uint64
 	Table         string
 	Barrier       bool
+	// Again says that a person asked for a dead delivery to be tried again; it
+	// is outside the order promise.
+	Again bool
 	// LastClass, LastStatus and LastError are of the last attempt.
 	LastClass  ErrorClass
 	LastStatus int
