@@ -1,0 +1,283 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// StatusRequest asks for the [Status].
+type StatusRequest struct{}
+
+// EventsRequest chooses events of the log, newest first. Zero fields choose
+// everything.
+type EventsRequest struct {
+	Source string `json:"source,omitempty"`
+	Stream string `json:"stream,omitempty"`
+	// Types are patterns over event types, as in a sink's events.
+	Types  []string `json:"types,omitempty"`
+	Key    string   `json:"key,omitempty"`
+	Tenant string   `json:"tenant,omitempty"`
+	// After and Before bound the event's time.
+	After  time.Time `json:"after,omitzero"`
+	Before time.Time `json:"before,omitzero"`
+	Limit  int       `json:"limit,omitempty"` // 0 is 50, at most 1000
+}
+
+// Events is a list of events.
+type Events struct {
+	Events []Event `json:"events"`
+}
+
+// Event is an event of the log.
+type Event struct {
+	ID         string    `json:"id"`
+	Type       string    `json:"type"`
+	Version    int       `json:"version"`
+	Time       time.Time `json:"timestamp"` // of the commit
+	Source     string    `json:"source"`
+	Rule       string    `json:"rule"`
+	Table      string    `json:"table,omitempty"`
+	Op         string    `json:"op"`
+	Key        *string   `json:"key"`
+	OldKey     *string   `json:"old_key,omitempty"`
+	Tenant     *string   `json:"tenant,omitempty"`
+	Sequence   string    `json:"sequence"`
+	Stream     string    `json:"stream"`
+	Seq        int64     `json:"seq"`
+	Generation uint32    `json:"generation"`
+	LSN        string    `json:"lsn,omitempty"` // of the commit
+	Barrier    bool      `json:"barrier,omitempty"`
+	Unchanged  []string  `json:"unchanged,omitempty"`
+	// Data is the event's data; its numbers and strings are as they were made.
+	Data json.RawMessage `json:"data"`
+}
+
+// EventRequest names an event.
+type EventRequest struct {
+	ID string `json:"id"`
+}
+
+// EventDetail is an event with what became of it at each endpoint.
+type EventDetail struct {
+	Event      Event            `json:"event"`
+	Deliveries []DeliveryDetail `json:"deliveries"`
+}
+
+// FailuresRequest asks for changes on which a rule failed, newest first.
+type FailuresRequest struct {
+	Limit int `json:"limit,omitempty"` // 0 is 50, at most 1000
+}
+
+// Failures is a list of failures.
+type Failures struct {
+	Failures []Failure `json:"failures"`
+}
+
+// Failure is a change on which a rule failed.
+type Failure struct {
+	ID     int64     `json:"id"`
+	Rule   string    `json:"rule"`
+	At     time.Time `json:"at"`
+	Error  string    `json:"error"`
+	Stream string    `json:"stream"`
+	Seq    int64     `json:"seq"`
+	Table  string    `json:"table,omitempty"`
+	LSN    string    `json:"lsn,omitempty"`
+	XID    uint32    `json:"xid,omitempty"`
+	// Change is the change itself, enough to judge it again.
+	Change json.RawMessage `json:"change,omitempty"`
+}
+
+// DeliveriesRequest chooses deliveries, newest first. Zero fields choose
+// everything that has a record of its own; a delivery that has not been tried
+// yet has none.
+type DeliveriesRequest struct {
+	Endpoint string `json:"endpoint,omitempty"`
+	State    string `json:"state,omitempty"`
+	Event    string `json:"event,omitempty"`
+	Limit    int    `json:"limit,omitempty"` // 0 is 50, at most 1000
+}
+
+// Deliveries is a list of deliveries.
+type Deliveries struct {
+	Deliveries []Delivery `json:"deliveries"`
+}
+
+// Delivery is one event for one endpoint.
+type Delivery struct {
+	Event    string `json:"event"`
+	Endpoint string `json:"endpoint"`
+	Type     string `json:"type"`
+	Stream   string `json:"stream"`
+	Seq      int64  `json:"seq"`
+	// Replay is the replay it belongs to, 0 for the live delivery.
+	Replay int64 `json:"replay,omitempty"`
+	// State is pending, retrying, delivered, dead, held or cancelled.
+	State    string `json:"state"`
+	Attempts int    `json:"attempts"`
+	// Again says that a person asked for it to be tried again.
+	Again bool `json:"again,omitempty"`
+	// Time is when it was settled or last tried.
+	Time time.Time `json:"time,omitzero"`
+	// Next is when the next attempt is due; while retrying it is absent when the
+	// delivery waits behind another of its key.
+	Next time.Time `json:"next,omitzero"`
+	// Status, Class and Error are of the last attempt.
+	Status int    `json:"status,omitempty"`
+	Class  string `json:"class,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// DeliveryRequest names the deliveries of one event at one endpoint: the live
+// one, and one for each replay.
+type DeliveryRequest struct {
+	Event    string `json:"event"`
+	Endpoint string `json:"endpoint"`
+}
+
+// DeliveryDetails is a list of deliveries with their attempts.
+type DeliveryDetails struct {
+	Deliveries []DeliveryDetail `json:"deliveries"`
+}
+
+// DeliveryDetail is a delivery with its attempts, oldest first.
+type DeliveryDetail struct {
+	Delivery
+	Log []Attempt `json:"log"`
+}
+
+// Attempt is one try of a delivery.
+type Attempt struct {
+	N          int       `json:"n"` // from 1
+	At         time.Time `json:"at"`
+	DurationMS float64   `json:"duration_ms"`
+	Status     int       `json:"status,omitempty"`
+	Class      string    `json:"class,omitempty"`
+	Error      string    `json:"error,omitempty"`
+	// Response is the beginning of the body of a response that was a failure.
+	Response string `json:"response,omitempty"`
+}
+
+// RetryRequest asks for dead deliveries to be tried again: that of Event at
+// Endpoint, or, with AllDead and no Event, all of Endpoint's.
+type RetryRequest struct {
+	Event    string `json:"event,omitempty"`
+	Endpoint string `json:"endpoint"`
+	AllDead  bool   `json:"all_dead,omitempty"`
+}
+
+// RetryResponse says how many deliveries will be tried again.
+type RetryResponse struct {
+	Retried int64 `json:"retried"`
+}
+
+// EndpointsRequest asks for all endpoints.
+type EndpointsRequest struct{}
+
+// Endpoints is a list of endpoints.
+type Endpoints struct {
+	Endpoints []Endpoint `json:"endpoints"`
+}
+
+// Endpoint is a receiver as the store knows it.
+type Endpoint struct {
+	Name string `json:"name"`
+	Kind string `json:"kind"`
+	// Target is where it sends, without secrets.
+	Target string `json:"target"`
+	Status string `json:"status"`
+	// Reason says why it is disabled.
+	Reason  string    `json:"reason,omitempty"`
+	Events  []string  `json:"events"`
+	Created time.Time `json:"created,omitzero"`
+}
+
+// EndpointRequest names an endpoint. Reason is for disabling.
+type EndpointRequest struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// CheckpointsRequest asks for the checkpoint of a source, or of all.
+type CheckpointsRequest struct {
+	Source string `json:"source,omitempty"`
+}
+
+// Checkpoints is a list of checkpoints.
+type Checkpoints struct {
+	Checkpoints []Checkpoint `json:"checkpoints"`
+}
+
+// Checkpoint is how far a source is durably in the log.
+type Checkpoint struct {
+	Source      string    `json:"source"`
+	LSN         string    `json:"lsn,omitempty"`
+	Generation  uint32    `json:"generation"`
+	Timeline    uint32    `json:"timeline"`
+	SystemID    string    `json:"system_id"`
+	Address     string    `json:"address"`
+	Database    string    `json:"database"`
+	Slot        string    `json:"slot"`
+	Publication string    `json:"publication"`
+	Phase       string    `json:"phase"` // creating, or streaming
+	Updated     time.Time `json:"updated,omitzero"`
+	// Partial is a transaction of which only the first part is stored.
+	Partial *Partial `json:"partial,omitempty"`
+	Gaps    []Gap    `json:"gaps,omitempty"`
+}
+
+// Partial is a half-stored transaction. None of its events is visible.
+type Partial struct {
+	LSN     string `json:"lsn"` // of its commit
+	XID     uint32 `json:"xid"`
+	Changes uint64 `json:"changes"`
+	Events  uint32 `json:"events"`
+}
+
+// ResetRequest moves the checkpoint of a source.
+type ResetRequest struct {
+	Source string `json:"source"`
+	// To is an LSN, "now" or "earliest".
+	To string `json:"to"`
+	// From, when set, is the checkpoint that must be in force.
+	From string `json:"from,omitempty"`
+}
+
+// ResetResponse says what a reset did.
+type ResetResponse struct {
+	Source     string `json:"source"`
+	From       string `json:"from"`
+	To         string `json:"to"`
+	Generation uint32 `json:"generation"` // the one in force now
+	// Replayed is how many places of the log a backward reset delivers again.
+	Replayed int64 `json:"replayed,omitempty"`
+	// Note says in words what happened.
+	Note string `json:"note"`
+}
+
+// DropRequest removes slot and publication of a source, so that nothing pins
+// WAL. What is in the log is still delivered.
+type DropRequest struct {
+	Source string `json:"source"`
+}
+
+// DropResponse says what was removed; a name is empty when there was nothing to
+// remove.
+type DropResponse struct {
+	Source      string `json:"source"`
+	Slot        string `json:"slot,omitempty"`
+	Publication string `json:"publication,omitempty"`
+	Note        string `json:"note,omitempty"`
+}
+
+// BackupRequest asks for a consistent copy of the store.
+type BackupRequest struct {
+	// Path is the absolute path of a file that does not exist yet.
+	Path string `json:"path"`
+}
+
+// BackupResponse says what was written.
+type BackupResponse struct {
+	Path  string `json:"path"`
+	Bytes int64  `json:"bytes"`
+}
