@@ -48,7 +48,7 @@ type RetryPolicy struct {
 	// MaxAttempts counts the first one too; 0 is 10.
 	MaxAttempts int
 	// Initial is the delay after the first failure; 0 is 5 s. Each further delay
-	// is Multiplier (0 is 5) times the one before, at most Max (0 is 14 h).
+	// is Multiplier (0 is 5) times the one before, at most Max (0 is 24 h).
 	Initial    time.Duration
 	Multiplier float64
 	Max        time.Duration

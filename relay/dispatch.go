@@ -1,0 +1,442 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+const (
+	// Outcomes are recorded this often, or when an endpoint has recordAt of
+	// them; with recordMax unrecorded ones it sends nothing more. After a crash
+	// at most that many deliveries an endpoint are sent again.
+	recordInterval = 250 * time.Millisecond
+	recordAt       = 500
+	recordMax      = 1000
+)
+
+// DispatcherConfig configures a Dispatcher.
+type DispatcherConfig struct {
+	Ledger    Ledger
+	Feed      *Feed
+	Endpoints []*Endpoint
+	Logger    *slog.Logger
+	// Grace is how long attempts under way may go on when Run is told to stop;
+	// 0 is 20 s.
+	Grace time.Duration
+}
+
+// Dispatcher takes visible events to the endpoints that want them and records
+// what came of it.
+type Dispatcher struct {
+	cfg       DispatcherConfig
+	endpoints []*endpoint // by id
+	idle      []EndpointRow
+	kick      chan struct{} // capacity 1: a settlement is due now
+	dirty     atomic.Bool   // there is something to record
+	commands  chan func(context.Context, *sync.WaitGroup, chan<- error)
+
+	mu       sync.Mutex
+	recorded map[CursorID]int64 // positions in the store
+	routed   map[string]int64
+	problem  string // why outcomes cannot be recorded, or ""
+}
+
+// NewDispatcher reads the state of the endpoints from the ledger, writes down
+// which are new, changed or vanished, and returns a dispatcher that Run starts.
+// streams are all streams that will be read.
+func NewDispatcher(ctx context.Context, cfg DispatcherConfig, streams []string) (*Dispatcher, error) {
+	d := &Dispatcher{
+		cfg:      cfg,
+		kick:     make(chan struct{}, 1),
+		commands: make(chan func(context.Context, *sync.WaitGroup, chan<- error)),
+		recorded: map[CursorID]int64{},
+	}
+	if d.cfg.Grace == 0 {
+		d.cfg.Grace = 20 * time.Second
+	}
+	states, err := cfg.Ledger.Streams(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the streams: %w", err)
+	}
+	for _, s := range streams {
+		if _, ok := states[s]; !ok {
+			states[s] = StreamState{}
+		}
+	}
+	rows, routed, err := cfg.Ledger.Cursors(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the positions: %w", err)
+	}
+	d.routed = routed
+	at := map[CursorID]int64{}
+	for _, r := range rows {
+		at[r.CursorID] = r.Position
+	}
+	known, err := cfg.Ledger.Endpoints(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the endpoints: %w", err)
+	}
+	pin := &Settlement{Routed: map[string]int64{}}
+	for _, e := range cfg.Endpoints {
+		i := slices.IndexFunc(known, func(r EndpointRow) bool { return r.ID == e.ID })
+		var row *EndpointRow
+		if i >= 0 {
+			row = &known[i]
+		}
+		ep, err := d.openEndpoint(ctx, e, row, states, at, pin)
+		if err != nil {
+			return nil, fmt.Errorf("endpoint %s: %w", e.ID, err)
+		}
+		d.endpoints = append(d.endpoints, ep)
+	}
+	for i := range known {
+		if slices.ContainsFunc(cfg.Endpoints, func(e *Endpoint) bool { return e.ID == known[i].ID }) {
+			continue
+		}
+		if err := d.vanish(ctx, &known[i], states, at, pin); err != nil {
+			return nil, fmt.Errorf("endpoint %s: %w", known[i].ID, err)
+		}
+		d.idle = append(d.idle, known[i])
+	}
+	if len(pin.Cursors) > 0 {
+		if err := cfg.Ledger.Settle(ctx, pin); err != nil {
+			return nil, fmt.Errorf("record positions: %w", err)
+		}
+	}
+	slices.SortFunc(d.endpoints, func(a, b *endpoint) int { return strings.Compare(a.cfg.ID, b.cfg.ID) })
+	if err := d.openReplays(ctx); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// place returns the position of a cursor: its row, or where all cursors
+// without one are.
+func (d *Dispatcher) place(at map[CursorID]int64, id CursorID) (pos int64, row bool) {
+	if pos, row = at[id]; row {
+		return pos, true
+	}
+	return d.routed[id.Stream], false
+}
+
+// openEndpoint brings the endpoint's row up to date with its configuration and
+// makes its cursors.
+func (d *Dispatcher) openEndpoint(ctx context.Context, e *Endpoint, row *EndpointRow, states map[string]StreamState, at map[CursorID]int64, pin *Settlement) (*endpoint, error) {
+	heads := map[string]int64{}
+	for name, st := range states {
+		heads[name] = st.Head
+	}
+	now := time.Now().UnixMicro()
+	created := row == nil
+	if created {
+		row = &EndpointRow{ID: e.ID, CreatedAt: now, Status: EndpointActive}
+	}
+	changed := created || row.Kind != e.Kind || row.Target != e.Target
+	row.Kind, row.Target = e.Kind, e.Target
+	patterns := e.Events.String()
+	if last := len(row.Versions) - 1; last < 0 || row.Versions[last].Patterns != patterns {
+		v := EndpointVersion{Version: last + 2, Patterns: patterns, After: heads, At: now}
+		if created && e.FromEarliest {
+			v.After = map[string]int64{}
+		}
+		row.Versions = append(row.Versions, v)
+		changed = true
+	}
+	if row.Status == EndpointVanished {
+		row.Status, row.Reason, changed = EndpointActive, "", true
+	}
+	if changed {
+		if err := d.cfg.Ledger.PutEndpoint(ctx, row); err != nil {
+			return nil, err
+		}
+	}
+	ep := newEndpoint(d, e, row)
+	for _, stream := range slices.Sorted(maps.Keys(states)) {
+		id := CursorID{Endpoint: e.ID, Stream: stream}
+		pos, hasRow := d.place(at, id)
+		if created {
+			pos, hasRow = 0, false
+			if !e.FromEarliest {
+				pos = states[stream].Head
+			}
+			pin.Cursors = append(pin.Cursors, CursorState{id, pos})
+			hasRow = true
+		}
+		if err := d.addCursor(ctx, ep, id, pos, hasRow, 0); err != nil {
+			return nil, err
+		}
+	}
+	return ep, nil
+}
+
+// addCursor makes a cursor at the position and gives it what the ledger has of
+// it.
+func (d *Dispatcher) addCursor(ctx context.Context, ep *endpoint, id CursorID, pos int64, hasRow bool, end int64) error {
+	c := &cursor{
+		id: id, ep: ep, end: end, lanes: newLaneSet(), position: pos, read: pos, rowAt: -1,
+		known: map[int64]bool{}, open: map[int64]*item{}, wants: map[wantKey]bool{},
+	}
+	if hasRow {
+		c.rowAt = pos
+	}
+	d.recorded[id] = pos
+	settled, err := d.cfg.Ledger.SettledAfter(ctx, id, pos)
+	if err != nil {
+		return fmt.Errorf("read what is settled: %w", err)
+	}
+	for _, seq := range settled {
+		c.known[seq] = true
+	}
+	open, err := d.cfg.Ledger.OpenDeliveries(ctx, id)
+	if err != nil {
+		return fmt.Errorf("read the open deliveries: %w", err)
+	}
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	for i := range open {
+		c.restore(&open[i])
+	}
+	ep.cursors = append(ep.cursors, c)
+	return nil
+}
+
+// vanish notes that an endpoint is no longer configured. Its deliveries are
+// held: its positions stay where they are until it is configured again.
+func (d *Dispatcher) vanish(ctx context.Context, row *EndpointRow, states map[string]StreamState, at map[CursorID]int64, pin *Settlement) error {
+	for stream := range states {
+		id := CursorID{Endpoint: row.ID, Stream: stream}
+		if pos, hasRow := d.place(at, id); !hasRow {
+			pin.Cursors = append(pin.Cursors, CursorState{id, pos})
+		}
+	}
+	if row.Status == EndpointVanished {
+		return nil
+	}
+	heads := map[string]int64{}
+	for name, st := range states {
+		heads[name] = st.Head
+	}
+	row.Status, row.Reason = EndpointVanished, "no longer in the configuration"
+	row.Versions = append(row.Versions, EndpointVersion{Version: len(row.Versions) + 1, After: heads, At: time.Now().UnixMicro()})
+	d.cfg.Logger.Warn("endpoint is no longer in the configuration, its open deliveries are held", "endpoint", row.ID)
+	return d.cfg.Ledger.PutEndpoint(ctx, row)
+}
+
+// openReplays makes the cursors of the replays that are not done.
+func (d *Dispatcher) openReplays(ctx context.Context) error {
+	replays, err := d.cfg.Ledger.Replays(ctx)
+	if err != nil {
+		return fmt.Errorf("read the replays: %w", err)
+	}
+	rows, _, err := d.cfg.Ledger.Cursors(ctx)
+	if err != nil {
+		return fmt.Errorf("read the positions: %w", err)
+	}
+	for _, r := range replays {
+		ep := d.endpoint(r.Endpoint)
+		if ep == nil {
+			continue
+		}
+		id := CursorID{Endpoint: r.Endpoint, Stream: r.Stream, Replay: r.ID}
+		pos, hasRow := r.From-1, false
+		for _, c := range rows {
+			if c.CursorID == id {
+				pos, hasRow = c.Position, true
+			}
+		}
+		if err := d.addCursor(ctx, ep, id, pos, hasRow, r.To); err != nil {
+			return fmt.Errorf("replay %d: %w", r.ID, err)
+		}
+	}
+	return nil
+}
+
+func (d *Dispatcher) endpoint(id string) *endpoint {
+	for _, ep := range d.endpoints {
+		if ep.cfg.ID == id {
+			return ep
+		}
+	}
+	return nil
+}
+
+// Run delivers until ctx is done. Then it begins nothing new, lets the
+// attempts under way end within the grace period, records what came of them
+// and returns nil. An error is about the log itself.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	sending, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+
+	errs := make(chan error, 1)
+	var readers, senders, recorder sync.WaitGroup
+	for _, ep := range d.endpoints {
+		ep.start(sending, &senders)
+		for _, c := range ep.cursors {
+			d.goRead(reading, &readers, errs, c)
+		}
+	}
+	recording, finish := context.WithCancel(context.WithoutCancel(ctx))
+	defer finish()
+	recorder.Go(func() { d.record(recording) })
+
+	var err error
+	for running := true; running; {
+		select {
+		case <-ctx.Done():
+			running = false
+		case err = <-errs:
+			running = false
+		case f := <-d.commands:
+			f(reading, &readers, errs)
+		}
+	}
+	stop()
+	readers.Wait()
+	for _, ep := range d.endpoints {
+		ep.close()
+	}
+	grace := time.AfterFunc(d.cfg.Grace, cut)
+	senders.Wait()
+	grace.Stop()
+	finish()
+	recorder.Wait()
+	return err
+}
+
+func (d *Dispatcher) goRead(ctx context.Context, wg *sync.WaitGroup, errs chan<- error, c *cursor) {
+	wg.Go(func() {
+		if err := c.run(ctx); err != nil {
+			select {
+			case errs <- err:
+			default:
+			}
+		}
+	})
+}
+
+// record writes settlements until ctx is done and everything is written.
+func (d *Dispatcher) record(ctx context.Context) {
+	tick := time.NewTicker(recordInterval)
+	defer tick.Stop()
+	for {
+		last := false
+		select {
+		case <-d.kick:
+		case <-tick.C:
+		case <-ctx.Done():
+			last = true
+		}
+		if d.dirty.Swap(false) {
+			d.settle(ctx)
+		}
+		if last {
+			return
+		}
+	}
+}
+
+// settle gathers what there is to record and stores it, again and again until
+// it is stored. It gives up when ctx is done: what is not recorded is sent
+// again after the next start.
+func (d *Dispatcher) settle(ctx context.Context) {
+	now := time.Now().UnixMicro()
+	s := &Settlement{Routed: map[string]int64{}, Disable: map[string]string{}}
+	// Read the heads before looking at the cursors: a cursor that then has
+	// nothing unsettled at or below the head is current.
+	for _, stream := range d.streams() {
+		if head := d.cfg.Feed.Head(stream); head > d.routed[stream] {
+			s.Routed[stream] = head
+		}
+	}
+	counts := make([]int, len(d.endpoints))
+	for i, ep := range d.endpoints {
+		counts[i] = ep.plan(s, d, now)
+	}
+	retry := backoff.NewExponentialBackOff()
+	retry.MaxElapsedTime, retry.InitialInterval, retry.MaxInterval = 0, 50*time.Millisecond, 2*time.Second
+	for {
+		err := d.cfg.Ledger.Settle(context.WithoutCancel(ctx), s)
+		if err == nil {
+			break
+		}
+		d.cfg.Logger.Error("outcomes cannot be recorded, sending is paused", "err", err)
+		d.setProblem(err.Error())
+		if !pause(ctx, retry.NextBackOff()) {
+			return
+		}
+	}
+	if d.setProblem("") {
+		d.cfg.Logger.Info("outcomes are recorded again")
+	}
+	d.mu.Lock()
+	maps.Copy(d.routed, s.Routed)
+	for _, c := range s.Cursors {
+		d.recorded[c.CursorID] = c.Position
+	}
+	for _, c := range s.Current {
+		delete(d.recorded, c)
+	}
+	d.mu.Unlock()
+	for i, ep := range d.endpoints {
+		ep.recorded(counts[i])
+	}
+}
+
+// setProblem sets why outcomes cannot be recorded and reports whether there
+// was a reason before.
+func (d *Dispatcher) setProblem(reason string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	had := d.problem != ""
+	d.problem = reason
+	return had
+}
+
+func (d *Dispatcher) streams() []string {
+	set := map[string]bool{}
+	for _, ep := range d.endpoints {
+		ep.mu.Lock()
+		for _, c := range ep.cursors {
+			set[c.id.Stream] = true
+		}
+		ep.mu.Unlock()
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// Settled returns the place of the stream up to which every delivery of every
+// active endpoint is delivered, dead or cancelled, durably.
+func (d *Dispatcher) Settled(stream string) int64 {
+	to := d.cfg.Feed.Head(stream)
+	for _, ep := range d.endpoints {
+		ep.mu.Lock()
+		for _, c := range ep.cursors {
+			if c.id.Stream != stream || c.done {
+				continue
+			}
+			d.mu.Lock()
+			at, own := d.recorded[c.id]
+			if !own {
+				at = d.routed[stream]
+			}
+			d.mu.Unlock()
+			if c.id.Replay > 0 {
+				at = min(at, c.position)
+			}
+			to = min(to, c.settledTo(at))
+		}
+		ep.mu.Unlock()
+	}
+	return to
+}

@@ -1,0 +1,214 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// ErrNotRunning says that the dispatcher does not run (any more).
+var ErrNotRunning = errors.New("the dispatcher is not running")
+
+// do runs f in Run's goroutine, where cursors may be added.
+func (d *Dispatcher) do(ctx context.Context, f func(ctx context.Context, wg *sync.WaitGroup, errs chan<- error) error) error {
+	done := make(chan error, 1)
+	cmd := func(ctx context.Context, wg *sync.WaitGroup, errs chan<- error) { done <- f(ctx, wg, errs) }
+	select {
+	case d.commands <- cmd:
+		return <-done
+	case <-ctx.Done():
+		return ErrNotRunning
+	}
+}
+
+// Retry makes another attempt of a delivery that the ledger has just turned
+// from dead to retrying. It is outside the order promise.
+func (d *Dispatcher) Retry(o *OpenDelivery) error {
+	ep := d.endpoint(o.Endpoint)
+	if ep == nil {
+		return fmt.Errorf("endpoint %s: %w", o.Endpoint, ErrNotFound)
+	}
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	for _, c := range ep.cursors {
+		if c.id == (CursorID{o.Endpoint, o.Stream, 0}) {
+			r := *o
+			r.Again, r.Replay = true, 0
+			if c.open[o.Seq] == nil {
+				c.restore(&r)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("stream %s: %w", o.Stream, ErrNotFound)
+}
+
+// Replay delivers the events of a stream from one place to another again to
+// the endpoint, or to every endpoint when r.Endpoint is "". It returns the
+// replays it started.
+func (d *Dispatcher) Replay(ctx context.Context, r Replay) ([]Replay, error) {
+	var started []Replay
+	err := d.do(ctx, func(reading context.Context, wg *sync.WaitGroup, errs chan<- error) error {
+		for _, ep := range d.endpoints {
+			if r.Endpoint != "" && r.Endpoint != ep.cfg.ID {
+				continue
+			}
+			one := r
+			one.Endpoint, one.CreatedAt = ep.cfg.ID, time.Now().UnixMicro()
+			if err := d.cfg.Ledger.StartReplay(ctx, &one); err != nil {
+				return fmt.Errorf("start replay: %w", err)
+			}
+			id := CursorID{ep.cfg.ID, one.Stream, one.ID}
+			if err := d.addCursor(ctx, ep, id, one.From-1, false, one.To); err != nil {
+				return err
+			}
+			ep.mu.Lock()
+			c := ep.cursors[len(ep.cursors)-1]
+			ep.mu.Unlock()
+			d.goRead(reading, wg, errs, c)
+			started = append(started, one)
+		}
+		if len(started) == 0 {
+			return fmt.Errorf("endpoint %s: %w", r.Endpoint, ErrNotFound)
+		}
+		return nil
+	})
+	return started, err
+}
+
+// SetEnabled disables an endpoint, with a reason, or enables it again. What is
+// open is held meanwhile and precedes what comes later.
+func (d *Dispatcher) SetEnabled(ctx context.Context, id string, enabled bool, reason string) error {
+	ep := d.endpoint(id)
+	if ep == nil {
+		return fmt.Errorf("endpoint %s: %w", id, ErrNotFound)
+	}
+	rows, err := d.cfg.Ledger.Endpoints(ctx)
+	if err != nil {
+		return fmt.Errorf("read the endpoints: %w", err)
+	}
+	i := slices.IndexFunc(rows, func(r EndpointRow) bool { return r.ID == id })
+	if i < 0 {
+		return fmt.Errorf("endpoint %s: %w", id, ErrNotFound)
+	}
+	row := rows[i]
+	row.Status, row.Reason = EndpointActive, ""
+	if !enabled {
+		row.Status, row.Reason = EndpointDisabled, reason
+	}
+	if err := d.cfg.Ledger.PutEndpoint(ctx, &row); err != nil {
+		return fmt.Errorf("write endpoint %s: %w", id, err)
+	}
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	ep.disabled = row.Reason
+	if enabled {
+		ep.enable()
+	}
+	return nil
+}
+
+// enable lets the deliveries go that were held.
+func (ep *endpoint) enable() {
+	ep.disabled, ep.disabling = "", false
+	for _, c := range ep.cursors {
+		var held []*item
+		for _, it := range c.open {
+			if it.state == itemHeld {
+				held = append(held, it)
+			}
+		}
+		for _, it := range held {
+			it.nextAt = 0
+			it.state = itemWaiting
+			ep.markDirty(it)
+			ep.activate(it)
+		}
+	}
+	ep.touch()
+	close(ep.room)
+	ep.room = make(chan struct{})
+	ep.idle.Broadcast()
+	for range min(ep.fresh.len()+ep.retries.len(), ep.maxInFlight()) {
+		ep.wakeWorker()
+	}
+}
+
+// EndpointStatus is an endpoint as it is now.
+type EndpointStatus struct {
+	ID, Kind, Target string
+	// Disabled is why nothing is sent, or "".
+	Disabled string
+	// Down says since when (microseconds) the endpoint does not answer, 0 when
+	// it does, and DownReason why.
+	Down       int64
+	DownReason string
+	// PausedUntil is what the endpoint asked for with Retry-After, 0 when it
+	// asked nothing.
+	PausedUntil int64
+	InFlight    int
+	Retrying    int
+	Held        int
+	Cursors     []CursorStatus
+	Stats       EndpointStats
+}
+
+// CursorStatus is a cursor as it is now.
+type CursorStatus struct {
+	CursorID
+	// Position is as last recorded, Read how far the log has been read, Head how
+	// far it goes.
+	Position, Read, Head int64
+	Done                 bool
+}
+
+// Status returns the endpoints by id.
+func (d *Dispatcher) Status() []EndpointStatus {
+	var out []EndpointStatus
+	for _, ep := range d.endpoints {
+		ep.mu.Lock()
+		s := EndpointStatus{
+			ID: ep.cfg.ID, Kind: ep.cfg.Kind, Target: ep.cfg.Target, Disabled: ep.disabled,
+			PausedUntil: ep.pausedUntil, InFlight: ep.sending + ep.replaying, Stats: ep.stats,
+		}
+		s.Stats.Attempts = make(map[ErrorClass]int64, len(ep.stats.Attempts))
+		for k, v := range ep.stats.Attempts {
+			s.Stats.Attempts[k] = v
+		}
+		if ep.health.down {
+			s.Down, s.DownReason = ep.health.since, ep.health.err
+		}
+		for _, c := range ep.cursors {
+			for _, it := range c.open {
+				switch {
+				case it.state == itemHeld:
+					s.Held++
+				case it.attempts > 0:
+					s.Retrying++
+				}
+			}
+			head := d.cfg.Feed.Head(c.id.Stream)
+			if c.end > 0 {
+				head = c.end
+			}
+			s.Cursors = append(s.Cursors, CursorStatus{c.id, c.position, c.read, head, c.done})
+		}
+		ep.mu.Unlock()
+		out = append(out, s)
+	}
+	return out
+}
+
+// Vanished returns the endpoints that the store knows and the configuration
+// does not.
+func (d *Dispatcher) Vanished() []EndpointRow { return d.idle }
+
+// Problem returns why outcomes cannot be recorded, or "".
+func (d *Dispatcher) Problem() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.problem
+}

@@ -1,0 +1,693 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+const (
+	// blockBytes is the size at which a block is closed. A delivery that is
+	// tried again reads one block, so blocks are small.
+	blockBytes = 64 << 10
+	// chunkBytes is how much of an open transaction is gathered before it is
+	// stored without waiting for the commit, and what may wait for the store.
+	chunkBytes = 1 << 20
+	// Positions that move without events are stored this seldom.
+	idleStoreInterval = 10 * time.Second
+	idleStoreBytes    = 16 << 20
+)
+
+// IngestConfig configures an Ingest.
+type IngestConfig struct {
+	// Stream is the name of the stream it writes, Source that of its source.
+	Stream, Source string
+	// SystemID is the cluster's, a fact of every event id.
+	SystemID uint64
+	Rules    *RuleSet
+	Log      Log
+	Feed     *Feed
+	Logger   *slog.Logger
+	// MaxFailures is how many failures of one rule in a row stop the source; 0
+	// is 1,000 and a negative number is no limit.
+	MaxFailures int
+	// Epoch is the time the connection was made, in microseconds since the Unix
+	// epoch, a fact of the ids of notifications.
+	Epoch int64
+}
+
+// Ingest passes the changes of one stream through the rules and appends the
+// events to the log. Its methods Begin, Change, Commit and Idle are called by
+// the one goroutine that reads the source and never wait for the store; Run
+// stores what they gather. A position is durable only when Durable returns it.
+type Ingest struct {
+	cfg      IngestConfig
+	programs *programs
+	draft    Draft
+
+	durable   atomic.Uint64 // LSN
+	lastStore time.Time
+
+	wake chan struct{} // capacity 1: something may be ready to be stored
+
+	mu   sync.Mutex
+	next pending
+	// state and taken are as handed to the store, which is how it will be: an
+	// append is tried until it is stored. state is nil for streams without a
+	// checkpoint.
+	state  *SourceState
+	taken  StreamState
+	stored StreamState
+	room   chan struct{} // closed when there is room; nil when there is
+	paused string        // why nothing is to be read, "" when reading
+	tx     openTx
+	// lastNotify makes the times of notifications rise.
+	lastNotify int64
+
+	// Counters since the process began.
+	Stats IngestStats
+}
+
+// IngestStats counts what passed, for status and metrics.
+type IngestStats struct {
+	Transactions, Changes, Events atomic.Int64
+	// LastChange is when the last change was received, in microseconds since the
+	// Unix epoch.
+	LastChange atomic.Int64
+	// StoreErrors counts appends that failed; Storing is the reason while the
+	// store does not accept anything.
+	StoreErrors atomic.Int64
+	StoreError  atomic.Pointer[string]
+	// AppendMicros sums the time appends took, Appends counts them.
+	AppendMicros, Appends atomic.Int64
+}
+
+// pending is what has been gathered and not yet handed to the store.
+type pending struct {
+	builder  BlockBuilder
+	blocks   []*Block
+	bytes    int
+	failures []Failure
+	discard  bool
+	// tail is the last place given out, head the last one of a complete
+	// transaction.
+	tail, head int64
+	// lsn is the position after the last complete transaction, 0 when it did
+	// not move.
+	lsn LSN
+}
+
+// openTx is the transaction being read.
+type openTx struct {
+	open, skip bool
+	tx         Tx
+	changes    uint64 // seen so far
+	resume     uint64 // that many were processed before a crash
+	events     uint32
+}
+
+// NewIngest returns an Ingest that continues the stream as the log has it.
+// state is the source's row, or nil for a stream without a checkpoint.
+func NewIngest(ctx context.Context, cfg IngestConfig, state *SourceState) (*Ingest, error) {
+	in := &Ingest{
+		cfg:      cfg,
+		programs: newPrograms(cfg.Rules),
+		wake:     make(chan struct{}, 1),
+	}
+	if in.cfg.MaxFailures == 0 {
+		in.cfg.MaxFailures = 1000
+	}
+	st, err := cfg.Log.Stream(ctx, cfg.Stream)
+	if err != nil {
+		return nil, fmt.Errorf("read the state of stream %s: %w", cfg.Stream, err)
+	}
+	in.stored, in.taken = st, st
+	in.next = pending{head: st.Head, tail: st.Tail}
+	if state != nil {
+		s := *state
+		in.state = &s
+		in.durable.Store(uint64(s.LSN))
+	}
+	if st.Tail > st.Head && (in.state == nil || in.state.Partial == nil) {
+		in.discardTail()
+	}
+	in.lastStore = time.Now()
+	cfg.Feed.Open(cfg.Stream, st.Head)
+	return in, nil
+}
+
+// discardTail makes the next append void the half-stored transaction.
+func (in *Ingest) discardTail() {
+	in.next.discard = true
+	in.next.tail, in.taken.Tail = in.next.head, in.next.head
+	if in.state != nil {
+		in.state.Partial = nil
+	}
+}
+
+// Durable returns the position up to which everything is in the log, 0 when
+// there is none.
+func (in *Ingest) Durable() LSN { return LSN(in.durable.Load()) }
+
+// Full returns nil when there is room for more, else a channel that is closed
+// when there is again.
+func (in *Ingest) Full() <-chan struct{} {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.paused == "" && in.next.bytes < chunkBytes {
+		return nil
+	}
+	if in.room == nil {
+		in.room = make(chan struct{})
+	}
+	return in.room
+}
+
+// Pause stops the reading for the given reason until Resume.
+func (in *Ingest) Pause(reason string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.paused = reason
+}
+
+// Resume undoes Pause.
+func (in *Ingest) Resume() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.paused = ""
+	in.giveRoom()
+}
+
+// Paused returns why nothing is read, or "".
+func (in *Ingest) Paused() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.paused
+}
+
+func (in *Ingest) giveRoom() {
+	if in.room != nil && in.paused == "" {
+		close(in.room)
+		in.room = nil
+	}
+}
+
+// Reconnected forgets the transaction that was being read when the connection
+// broke. The server sends it again from the beginning; what was gathered of it
+// and not handed to the store is dropped, and what was stored is continued.
+func (in *Ingest) Reconnected() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.programs = newPrograms(in.cfg.Rules)
+	open := in.tx.open && !in.tx.skip
+	in.tx = openTx{}
+	if !open {
+		return
+	}
+	in.next.blocks, _ = in.next.split()
+	in.next.bytes = sizeOf(in.next.blocks)
+	in.next.failures = upTo(in.next.failures, in.next.head)
+	in.next.tail = max(in.next.head, in.taken.Tail)
+	in.giveRoom()
+}
+
+// Begin starts a transaction. One that ended before the checkpoint is skipped,
+// as a whole, by its commit LSN.
+func (in *Ingest) Begin(tx *Tx) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.tx = openTx{open: true, tx: *tx}
+	t := &in.tx
+	if in.position() > tx.CommitLSN {
+		t.skip = true
+		return nil
+	}
+	if in.state == nil || in.state.Partial == nil {
+		return nil
+	}
+	p := in.state.Partial
+	if p.CommitLSN == tx.CommitLSN && p.XID == tx.XID && p.CommitTime == tx.CommitTime &&
+		p.RulesHash == in.cfg.Rules.Hash() && p.Generation == in.state.Generation && p.Timeline == in.state.Timeline {
+		t.resume, t.events = p.Changes, p.Events
+		in.cfg.Logger.Info("continuing a half-stored transaction", "source", in.cfg.Source, "lsn", tx.CommitLSN, "xid", tx.XID, "changes", p.Changes)
+		return nil
+	}
+	in.cfg.Logger.Info("voiding a half-stored transaction", "source", in.cfg.Source, "lsn", p.CommitLSN, "xid", p.XID)
+	in.discardTail()
+	return nil
+}
+
+// position returns the position after the last complete transaction, stored
+// or not.
+func (in *Ingest) position() LSN {
+	if in.next.lsn != 0 {
+		return in.next.lsn
+	}
+	if in.state != nil {
+		return in.state.LSN
+	}
+	return 0
+}
+
+// Change judges one change. It returns an error only when the source has to
+// stop.
+func (in *Ingest) Change(c *Change) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if c.Tx == nil {
+		return in.single(c)
+	}
+	t := &in.tx
+	if !t.open {
+		return errors.New("change outside a transaction")
+	}
+	if t.skip {
+		return nil
+	}
+	t.changes++
+	if t.changes <= t.resume {
+		return nil
+	}
+	f := IDFacts{
+		SystemID: in.cfg.SystemID, CommitLSN: c.Tx.CommitLSN, XID: c.Tx.XID, CommitTime: c.Tx.CommitTime,
+		Kind: c.Op, ChangeLSN: c.LSN, Ordinal: c.Ordinal,
+	}
+	if err := in.judge(c, &f, c.Tx.CommitTime, &t.events); err != nil {
+		return err
+	}
+	if in.next.bytes+in.next.builder.Len() >= chunkBytes {
+		in.kick()
+	}
+	return nil
+}
+
+// single takes a change that is a transaction of its own: a notification, or a
+// message outside a transaction. The latter moves the checkpoint to its own
+// LSN, which is the end of its record: every commit before it in the WAL was
+// received before it, and the server does not send it again from there.
+func (in *Ingest) single(c *Change) error {
+	var events uint32
+	f := IDFacts{SystemID: in.cfg.SystemID, Kind: c.Op, Ordinal: c.Ordinal}
+	now := time.Now().UnixMicro()
+	switch c.Op {
+	case Message:
+		if c.LSN <= in.position() {
+			return nil
+		}
+		f.CommitLSN, f.ChangeLSN = c.LSN, c.LSN
+		if in.tx.open {
+			return fmt.Errorf("message at %s outside its transaction came inside another", c.LSN)
+		}
+	case Notify:
+		now = max(c.Time, in.lastNotify+1)
+		in.lastNotify = now
+		f.CommitLSN, f.XID, f.CommitTime = LSN(now), c.PID, in.cfg.Epoch
+	}
+	if err := in.judge(c, &f, now, &events); err != nil {
+		return err
+	}
+	in.next.head = in.next.tail
+	if c.Op == Message {
+		in.next.lsn = c.LSN
+	}
+	in.kick()
+	return nil
+}
+
+// judge passes the change through its rules and gathers what they make.
+func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
+	in.Stats.Changes.Add(1)
+	for _, b := range in.programs.of(c) {
+		rule := in.cfg.Rules.rules[b.rule]
+		stats := &in.cfg.Rules.stats[b.rule]
+		if c.Relation != nil && !rule.Ops.Has(c.Op) {
+			continue
+		}
+		if c.Op == Message && c.Tx == nil && !rule.NonTransactional {
+			continue
+		}
+		stats.Seen.Add(1)
+		ok, err := false, b.err
+		d := &in.draft
+		if err == nil {
+			d.Reset()
+			ok, err = b.prog.Eval(c, d)
+		}
+		if err != nil {
+			stats.Failed.Add(1)
+			stats.inRow++
+			in.fail(c, rule, at, err)
+			if in.cfg.MaxFailures > 0 && stats.inRow >= in.cfg.MaxFailures {
+				return &RuleFailedError{Rule: rule.Name, Times: stats.inRow, LSN: c.LSN, Err: err}
+			}
+			continue
+		}
+		if !ok {
+			continue
+		}
+		stats.inRow = 0
+		stats.Matched.Add(1)
+		stats.LastMatch.Store(at)
+		in.add(c, rule, f, at, *index)
+		*index++
+	}
+	return nil
+}
+
+// add gathers the event of the draft.
+func (in *Ingest) add(c *Change, rule *Rule, f *IDFacts, at int64, index uint32) {
+	d := &in.draft
+	in.next.tail++
+	f.Rule = rule.Name
+	e := Event{
+		ID: f.ID(), Seq: in.next.tail, Stream: in.cfg.Stream, Source: in.cfg.Source,
+		Type: rule.Type, Version: max(rule.Version, 1), Rule: rule.Name,
+		Op: c.Op, Time: at, Index: index, Data: d.Data, Unchanged: d.Unchanged,
+		Barrier: rule.Barrier || c.Op == Truncate, Generation: 1,
+	}
+	if in.state != nil {
+		e.Generation = in.state.Generation
+	}
+	if c.Relation != nil {
+		e.Table = c.Relation.Table().String()
+	}
+	if d.HasTenant {
+		e.Tenant = d.Tenant
+		if e.Tenant == nil {
+			e.Tenant = []byte{}
+		}
+	}
+	switch d.KeyKind {
+	case KeyDefault:
+		d.Key, d.OldKey = defaultKeys(c, d.Key[:0], d.OldKey[:0])
+		d.HasOldKey = len(d.OldKey) > 0
+		e.HasKey = len(d.Key) > 0
+	case KeySet:
+		e.HasKey = true
+	}
+	if e.HasKey {
+		e.Key = d.Key
+		if e.Key == nil {
+			e.Key = []byte{}
+		}
+		if d.HasOldKey && string(d.OldKey) != string(d.Key) {
+			e.OldKey = d.OldKey
+		}
+	}
+	in.next.builder.Add(&e)
+	in.Stats.Events.Add(1)
+	if in.next.builder.Len() >= blockBytes {
+		in.next.closeBlock()
+	}
+}
+
+// fail gathers the dead letter of a change on which a rule failed.
+func (in *Ingest) fail(c *Change, rule *Rule, at int64, err error) {
+	in.next.tail++
+	fl := Failure{
+		Stream: in.cfg.Stream, Seq: in.next.tail, Rule: rule.Name, At: at, LSN: c.LSN,
+		Change: EncodeChange(c), Err: err.Error(),
+	}
+	if c.Tx != nil {
+		fl.XID = c.Tx.XID
+	}
+	if c.Relation != nil {
+		fl.Table = c.Relation.Table().String()
+	}
+	in.next.failures = append(in.next.failures, fl)
+	in.next.bytes += len(fl.Change)
+}
+
+// Commit ends the transaction; end is the first byte after its commit record.
+func (in *Ingest) Commit(_ *Tx, end LSN) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	t := in.tx
+	in.tx = openTx{}
+	if t.skip {
+		return nil
+	}
+	if t.changes < t.resume {
+		return fmt.Errorf("the half-stored transaction at %s has %d changes in the log and only %d were sent now", t.tx.CommitLSN, t.resume, t.changes)
+	}
+	in.Stats.Transactions.Add(1)
+	in.Stats.LastChange.Store(time.Now().UnixMicro())
+	in.next.head = in.next.tail
+	in.next.lsn = end
+	in.kick()
+	return nil
+}
+
+// Idle takes a position the server has reported while no transaction is open.
+func (in *Ingest) Idle(lsn LSN) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.tx.open || lsn <= in.position() {
+		return nil
+	}
+	if in.state != nil && in.state.Partial != nil {
+		if lsn <= in.state.Partial.CommitLSN {
+			return nil
+		}
+		in.discardTail()
+	}
+	in.next.lsn = lsn
+	in.kick()
+	return nil
+}
+
+func (in *Ingest) kick() {
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *pending) closeBlock() {
+	if b := p.builder.Finish(); b != nil {
+		p.blocks = append(p.blocks, b)
+		p.bytes += len(b.Data)
+	}
+}
+
+// split closes the block under way and returns the blocks of complete
+// transactions and those of the open one.
+func (p *pending) split() (complete, open []*Block) {
+	p.closeBlock()
+	for i, b := range p.blocks {
+		if b.Last <= p.head {
+			complete = append(complete, b)
+			continue
+		}
+		if b.First > p.head {
+			return complete, p.blocks[i:]
+		}
+		var before, after BlockBuilder
+		r := b.Reader()
+		for e := (Event{}); r.Next(&e); {
+			if e.Seq <= p.head {
+				before.Add(&e)
+			} else {
+				after.Add(&e)
+			}
+		}
+		return append(complete, before.Finish()), append([]*Block{after.Finish()}, p.blocks[i+1:]...)
+	}
+	return complete, nil
+}
+
+func sizeOf(blocks []*Block) int {
+	n := 0
+	for _, b := range blocks {
+		n += len(b.Data)
+	}
+	return n
+}
+
+func upTo(fs []Failure, place int64) []Failure {
+	for i := range fs {
+		if fs[i].Seq > place {
+			return fs[:i:i]
+		}
+	}
+	return fs
+}
+
+// take returns the next append, or nil when there is nothing to store yet.
+func (in *Ingest) take(final bool) *Append {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	p := &in.next
+	chunk := in.tx.open && !in.tx.skip && p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes
+	complete := p.head > in.taken.Head
+	moved := p.lsn != 0 && in.state != nil && p.lsn > in.state.LSN
+	if !chunk && !complete {
+		if !moved {
+			return nil
+		}
+		due := time.Since(in.lastStore) >= idleStoreInterval || p.lsn-in.state.LSN >= idleStoreBytes
+		if !due && !final && !p.discard {
+			return nil
+		}
+	}
+	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard}
+	var rest []*Block
+	restFailures := []Failure(nil)
+	if chunk || p.tail == p.head {
+		p.closeBlock()
+		a.Blocks, a.Failures = p.blocks, p.failures
+		a.Head, a.Tail = p.head, p.tail
+	} else {
+		a.Blocks, rest = p.split()
+		a.Failures = upTo(p.failures, p.head)
+		restFailures = p.failures[len(a.Failures):]
+		a.Head, a.Tail = p.head, p.head
+	}
+	if in.state != nil {
+		s := *in.state
+		if p.lsn != 0 {
+			s.LSN = p.lsn
+			s.Partial = nil
+		}
+		if chunk {
+			s.Partial = &PartialTx{
+				CommitLSN: in.tx.tx.CommitLSN, XID: in.tx.tx.XID, CommitTime: in.tx.tx.CommitTime,
+				Changes: in.tx.changes, Events: in.tx.events,
+				RulesHash: in.cfg.Rules.Hash(), Generation: s.Generation, Timeline: s.Timeline,
+			}
+		}
+		s.UpdatedAt = time.Now().UnixMicro()
+		a.Source = &s
+		in.state = &s
+	}
+	in.taken.Head, in.taken.Tail = a.Head, a.Tail
+	in.next = pending{head: p.head, tail: p.tail, blocks: rest, bytes: sizeOf(rest), failures: restFailures}
+	in.giveRoom()
+	return a
+}
+
+// Run stores what is gathered until ctx is done; then it stores what is
+// complete and returns nil.
+func (in *Ingest) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		final := false
+		select {
+		case <-in.wake:
+		case <-tick.C:
+		case <-ctx.Done():
+			final = true
+		}
+		for a := in.take(final); a != nil; a = in.take(final) {
+			if err := in.store(ctx, a, final); err != nil {
+				return err
+			}
+		}
+		if final {
+			return nil
+		}
+	}
+}
+
+// store appends a, again and again until it is stored. When ctx is done it
+// gives up: what is not stored is sent again by the server.
+func (in *Ingest) store(ctx context.Context, a *Append, final bool) error {
+	opCtx := context.WithoutCancel(ctx)
+	retry := backoff.NewExponentialBackOff()
+	retry.MaxElapsedTime, retry.InitialInterval, retry.MaxInterval = 0, 50*time.Millisecond, 2*time.Second
+	for {
+		began := time.Now()
+		err := in.cfg.Log.Append(opCtx, a)
+		if err == nil {
+			in.Stats.AppendMicros.Add(time.Since(began).Microseconds())
+			in.Stats.Appends.Add(1)
+			break
+		}
+		in.Stats.StoreErrors.Add(1)
+		reason := err.Error()
+		in.Stats.StoreError.Store(&reason)
+		in.cfg.Logger.Error("store does not accept events, reading is paused", "source", in.cfg.Source, "stream", a.Stream, "err", err)
+		if final {
+			return fmt.Errorf("append to stream %s at shutdown: %w", a.Stream, err)
+		}
+		select {
+		case <-time.After(retry.NextBackOff()):
+		case <-ctx.Done():
+			return nil
+		}
+		if in.isStored(opCtx, a) {
+			break
+		}
+	}
+	if in.Stats.StoreError.Swap(nil) != nil {
+		in.cfg.Logger.Info("store accepts events again", "source", in.cfg.Source, "stream", a.Stream)
+	}
+	in.storedAppend(a)
+	return nil
+}
+
+// isStored re-reads the state after a commit whose result is unknown.
+func (in *Ingest) isStored(ctx context.Context, a *Append) bool {
+	st, err := in.cfg.Log.Stream(ctx, a.Stream)
+	if err != nil || st.Tail != a.Tail || st.Head != a.Head {
+		return false
+	}
+	if a.Source == nil {
+		return true
+	}
+	src, err := in.cfg.Log.SourceState(ctx, a.Source.Source)
+	return err == nil && src != nil && src.LSN == a.Source.LSN && src.UpdatedAt == a.Source.UpdatedAt
+}
+
+// storedAppend makes what is durable now visible.
+func (in *Ingest) storedAppend(a *Append) {
+	in.mu.Lock()
+	visible := a.Head > in.stored.Head
+	whole := in.stored.Tail == in.stored.Head && a.Tail == a.Head || a.DiscardTail && a.Tail == a.Head
+	in.stored.Head, in.stored.Tail = a.Head, a.Tail
+	in.lastStore = time.Now()
+	in.mu.Unlock()
+	if a.Source != nil {
+		in.durable.Store(uint64(a.Source.LSN))
+	}
+	if visible {
+		blocks := a.Blocks
+		if !whole {
+			blocks = nil
+		}
+		in.cfg.Feed.Publish(a.Stream, blocks, a.Head)
+	}
+}
+
+// State returns the source's row as it was last handed to the store.
+func (in *Ingest) State() *SourceState {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.state == nil {
+		return nil
+	}
+	s := *in.state
+	return &s
+}
+
+// RuleFailedError says that one rule failed so often in a row that its source
+// has to stop.
+type RuleFailedError struct {
+	Rule  string
+	Times int
+	LSN   LSN
+	Err   error
+}
+
+func (e *RuleFailedError) Error() string {
+	return fmt.Sprintf("rule %q failed on %d changes in a row, the last at %s: %v", e.Rule, e.Times, e.LSN, e.Err)
+}
+
+func (e *RuleFailedError) Unwrap() error { return e.Err }
