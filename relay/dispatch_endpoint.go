@@ -47,7 +47,7 @@ type endpoint struct {
 	disabling       bool   // not yet recorded
 	blocker         *item  // on_failure = block_endpoint: what everything waits for
 	blockerReady    bool
-	pausedUntil     int64  // Retry-After, microseconds
+	pausedUntil     int64 // Retry-After, microseconds
 	unrecorded      int
 	dirtyItems      []*item
 	attempts        []Attempt
