@@ -1,0 +1,237 @@
+package cdc
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rowhook/rowhook/relay"
+)
+
+// relations is what one connection knows of tables. The server sends a
+// Relation message before the first change of a table and again whenever the
+// table may have changed, also within a transaction, so the cache is right for
+// the point of the stream that has been reached, and for no other connection.
+type relations struct {
+	// primaryKey returns the names of the key's columns in the order of the key,
+	// none when the table has none or is gone. It asks the catalogue of now, while
+	// the stream may be in the past, so what it says is believed only as far as
+	// the Relation message agrees.
+	primaryKey func(oid uint32) ([]string, error)
+	// loadTypes returns those of the types, and of what they consist of, that
+	// exist.
+	loadTypes func(oids []uint32) (map[uint32]relay.Type, error)
+	// idle is called now and then, so that what the lookups hold may go.
+	idle func(now time.Time)
+
+	byOID map[uint32]*relay.Relation
+	last  *relay.Relation
+	types map[uint32]relay.Type
+}
+
+func newRelations(primaryKey func(uint32) ([]string, error), loadTypes func([]uint32) (map[uint32]relay.Type, error)) *relations {
+	return &relations{
+		primaryKey: primaryKey, loadTypes: loadTypes,
+		byOID: make(map[uint32]*relay.Relation), types: make(map[uint32]relay.Type),
+	}
+}
+
+// types known at one point of the stream.
+type typeSet map[uint32]relay.Type
+
+// ResolveType implements relay.TypeResolver.
+func (s typeSet) ResolveType(oid uint32) (relay.Type, bool) {
+	t, ok := s[oid]
+	return t, ok
+}
+
+// get returns the relation of a change, which has the given number of columns
+// in its tuples.
+func (r *relations) get(kind byte, oid uint32) (*relay.Relation, error) {
+	if r.last != nil && r.last.OID == oid {
+		return r.last, nil
+	}
+	rel := r.byOID[oid]
+	if rel == nil {
+		return nil, &DecodeError{Kind: kind, Msg: fmt.Sprintf("relation %d was not announced", oid)}
+	}
+	r.last = rel
+	return rel, nil
+}
+
+// forgetType makes the next relation with the type ask for it again. The
+// server announces a type before the relation that uses it.
+func (r *relations) forgetType(oid uint32) { delete(r.types, oid) }
+
+// put takes a Relation message. A relation that did not change keeps its
+// pointer, so that what was derived from it stays good.
+func (r *relations) put(m *relationMessage) error {
+	old := r.byOID[m.oid]
+	types, err := r.typesOf(m.columns)
+	if err != nil {
+		return fmt.Errorf("look up types of %s.%s: %w", m.schema, m.name, err)
+	}
+	if old != nil && old.Schema == m.schema && old.Name == m.name && old.Identity == m.identity &&
+		slices.Equal(old.Columns, m.columns) && sameTypes(old.Types, types) {
+		return nil
+	}
+	rel := &relay.Relation{OID: m.oid, Schema: m.schema, Name: m.name, Identity: m.identity, Columns: m.columns}
+	if len(types) > 0 {
+		rel.Types = types
+	}
+	if rel.PrimaryKey, err = r.keyOf(rel, old); err != nil {
+		return fmt.Errorf("look up primary key of %s: %w", rel.Table(), err)
+	}
+	r.byOID[m.oid] = rel
+	r.last = nil
+	return nil
+}
+
+func sameTypes(old relay.TypeResolver, now typeSet) bool {
+	was, _ := old.(typeSet)
+	return maps.EqualFunc(was, now, func(a, b relay.Type) bool {
+		same := slices.Equal(a.Fields, b.Fields)
+		a.Fields, b.Fields = nil, nil
+		return same && a.OID == b.OID && a.Schema == b.Schema && a.Name == b.Name && a.Kind == b.Kind &&
+			a.Elem == b.Elem && a.Delim == b.Delim && a.Base == b.Base
+	})
+}
+
+// keyOf returns the positions of the primary key. Under the default identity
+// the flags of the Relation message are the primary key as of the change, and
+// the catalogue adds the order of its columns. Otherwise the flags say nothing
+// of it (all columns under FULL, none under NOTHING) and the catalogue is
+// believed when all columns it names are there.
+func (r *relations) keyOf(rel, old *relay.Relation) ([]int, error) {
+	var flagged []int
+	if rel.Identity == relay.IdentityDefault {
+		for i := range rel.Columns {
+			if rel.Columns[i].Identity {
+				flagged = append(flagged, i)
+			}
+		}
+		if len(flagged) < 2 {
+			return flagged, nil
+		}
+	}
+	names, err := r.primaryKey(rel.OID)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 && old != nil { // dropped since
+		for _, i := range old.PrimaryKey {
+			names = append(names, old.Columns[i].Name)
+		}
+	}
+	key := make([]int, 0, len(names))
+	for _, name := range names {
+		i := rel.Column(name)
+		if i < 0 || (flagged != nil && !rel.Columns[i].Identity) {
+			return flagged, nil // renamed since, or not published
+		}
+		key = append(key, i)
+	}
+	if len(key) != len(flagged) && flagged != nil {
+		return flagged, nil
+	}
+	return key, nil
+}
+
+// firstLookedUpType is where OIDs begin that differ from cluster to cluster.
+// Below are the built-in types.
+const firstLookedUpType = 10000
+
+// typesOf returns what is known of the types of the columns that are not
+// built in, with everything they consist of.
+func (r *relations) typesOf(columns []relay.Column) (typeSet, error) {
+	var missing []uint32
+	for i := range columns {
+		oid := columns[i].TypeOID
+		if _, ok := r.types[oid]; !ok && oid >= firstLookedUpType && !slices.Contains(missing, oid) {
+			missing = append(missing, oid)
+		}
+	}
+	if len(missing) > 0 {
+		found, err := r.loadTypes(missing)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(r.types, found)
+	}
+	var set typeSet
+	var add func(oid uint32)
+	add = func(oid uint32) {
+		t, ok := r.types[oid]
+		if _, have := set[oid]; have || !ok {
+			return
+		}
+		if set == nil {
+			set = make(typeSet)
+		}
+		set[oid] = t
+		add(t.Elem)
+		add(t.Base)
+		for i := range t.Fields {
+			add(t.Fields[i].TypeOID)
+		}
+	}
+	for i := range columns {
+		add(columns[i].TypeOID)
+	}
+	return set, nil
+}
+
+// complete gives the tuples of an update or delete the meaning that the
+// replica identity implies, in place, and returns the old row. kind is the old
+// tuple's: 'K', 'O' or 0 for none. next is nil for a delete.
+//
+// In a 'K' tuple the columns outside the identity are null on the wire and
+// mean "not sent". No old tuple means that no column of the identity changed.
+// A value of the new tuple that is not sent because it did not change (TOAST)
+// is taken from the old tuple where that has it.
+func complete(rel *relay.Relation, kind byte, old, next relay.Row) (relay.Row, error) {
+	n := len(rel.Columns)
+	if next != nil && len(next) != n {
+		return nil, columnsError('U', rel, len(next))
+	}
+	if kind != 0 && len(old) != n {
+		return nil, columnsError(kind, rel, len(old))
+	}
+	switch kind {
+	case 'K':
+		for i := range old {
+			if !rel.Columns[i].Identity {
+				old[i] = relay.Value{}
+			}
+		}
+	case 'O':
+	case 0:
+		if rel.Identity == relay.IdentityFull {
+			return nil, &DecodeError{Kind: 'U', Msg: fmt.Sprintf("no old tuple though %s has replica identity full", rel.Table())}
+		}
+		if cap(old) < n {
+			old = make(relay.Row, n)
+		}
+		old = old[:n]
+		for i := range old {
+			old[i] = relay.Value{}
+			if rel.Columns[i].Identity {
+				old[i] = next[i]
+			}
+		}
+		return old, nil
+	}
+	for i := range next {
+		if next[i].State == relay.Unknown {
+			next[i] = old[i]
+		}
+	}
+	return old, nil
+}
+
+// columnsError says that a tuple does not fit its relation. To guess which
+// columns it has would be to make wrong events.
+func columnsError(kind byte, rel *relay.Relation, columns int) error {
+	return &DecodeError{Kind: kind, Msg: fmt.Sprintf("tuple has %d columns, relation %s has %d", columns, rel.Table(), len(rel.Columns))}
+}
