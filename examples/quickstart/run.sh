@@ -34,6 +34,12 @@ cleanup() {
   rm -rf "$work"
   exit $status
 }
+# ended PID: it is ours no longer; the number may be given to another process.
+ended() {
+  local pid rest=()
+  for pid in "${pids[@]}"; do [ "$pid" = "$1" ] || rest+=("$pid"); done
+  pids=("${rest[@]}")
+}
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -105,6 +111,7 @@ application "notifications, one of which the rule wants: an event" \
 
 status=0
 wait $receive || status=$?
+ended $receive
 if [ $status != 0 ]; then
   say "Not all of the $expected events came, or one was not signed as it should be"
   exit 1
@@ -113,8 +120,10 @@ say "All $expected events came, each signed and verified"
 
 if [ -n "$check" ]; then
   kill -TERM $daemon
-  wait $daemon || { echo "rowhook ended with $?" >&2 && exit 1; }
-  exit 0
+  wait $daemon || status=$?
+  ended $daemon
+  [ $status = 0 ] || echo "rowhook ended with $status on SIGTERM" >&2
+  exit $status
 fi
 
 cat <<TEXT

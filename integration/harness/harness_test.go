@@ -262,3 +262,20 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	fmt.Fprintf(r.out, format, args...)
 	runtime.Goexit()
 }
+
+func TestVerifyInJavaScript_KnowsGoodFromBad(t *testing.T) {
+	r := NewReceiver(t)
+	resp, err := post(t, r.URL, Secret, "evt_1", event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	requests := r.Requests()
+	if err := VerifyInJavaScript(t, Secret, requests); err != nil {
+		t.Error(err)
+	}
+	requests[0].Body = append(requests[0].Body, ' ')
+	if err := VerifyInJavaScript(t, Secret, requests); err == nil || !strings.Contains(err.Error(), "evt_1") {
+		t.Errorf("a changed body is verified: %v", err)
+	}
+}
