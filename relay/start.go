@@ -257,7 +257,7 @@ func (s *starter) newGeneration(action StartAction, lsn, from, to LSN, reason st
 		phase = PhaseCreating
 	}
 	p := &StartPlan{Action: action, State: s.state(phase, lsn)}
-	if s.st == nil && from == 0 {
+	if s.st == nil && s.slot == nil {
 		return p
 	}
 	if s.st != nil {
