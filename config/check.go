@@ -1,0 +1,158 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/rowhook/rowhook/relay"
+)
+
+// Known is what is known of a source's database.
+type Known struct {
+	// Catalog has the tables that the source's rules name, as far as they exist.
+	Catalog *relay.Catalog
+	// Tables are the names of all tables, for suggestions. It may be nil.
+	Tables []relay.TableName
+}
+
+// Check holds the rules against the catalogues of their sources, by the
+// source's name. Rules of a source that is not in known are not judged.
+func Check(cfg *Config, known map[string]Known) hcl.Diagnostics {
+	p := &problems{}
+	published := map[string]relay.Ops{} // by source, as rowhook's publication has it
+	roots := map[string]*rule{}         // by source, a rule on a partitioned table
+	for _, r := range cfg.rules {
+		published[r.Source] |= r.Ops
+		for _, ref := range r.tables {
+			if c := known[r.Source].Catalog; c != nil {
+				if t := c.Table(ref.name); t != nil && t.Kind == 'p' {
+					roots[r.Source] = r
+				}
+			}
+		}
+	}
+	for _, r := range cfg.rules {
+		k, ok := known[r.Source]
+		if !ok || k.Catalog == nil {
+			continue
+		}
+		for _, ref := range r.tables {
+			t := k.Catalog.Table(ref.name)
+			if t == nil {
+				p.errorf(ref.at, "Unknown table", "The database of source %s has no table %s, or its user may not see it.%s", r.Source, ref.name, tableHint(ref.name, k.Tables))
+				continue
+			}
+			if root := roots[r.Source]; t.Partition && t.Kind == 'r' && root != nil {
+				p.warnf(ref.at, "Rule on a partition", "%s is a partition, and the rule %s is on a partitioned table. If it is the root of this one, changes come under the root's name only, and this rule never matches: name the root here too.", ref.name, root.Name)
+			}
+			if p.checkTable(t, ref.at, r, published) {
+				p.list = append(p.list, r.exprs.check(t, r.Ops)...)
+			}
+		}
+	}
+	return p.sorted()
+}
+
+// tableHint suggests a table for one that does not exist. Another case or
+// another schema is likelier than a typo.
+func tableHint(name relay.TableName, all []relay.TableName) string {
+	suggest := func(t relay.TableName) string {
+		return fmt.Sprintf(` Did you mean "%s"?`, escapeHCL(quoteTable(t)))
+	}
+	var names []string
+	byName := map[string]relay.TableName{}
+	for _, t := range all {
+		if strings.EqualFold(t.String(), name.String()) {
+			return suggest(t) + " Names are literal, case and all."
+		}
+		names = append(names, t.String())
+		byName[t.String()] = t
+	}
+	for _, t := range all {
+		if strings.EqualFold(t.Name, name.Name) {
+			return suggest(t)
+		}
+	}
+	if n := nearest(name.String(), names); n != "" {
+		return suggest(byName[n])
+	}
+	return ""
+}
+
+// noTable says of a relkind why a rule cannot be about it.
+var noTable = map[byte]string{
+	'v': "a view: its changes are those of the tables under it. Name these",
+	'm': "a materialized view, which PostgreSQL does not replicate. Name the tables under it",
+	'f': "a foreign table: its changes happen in another database. Make that one a source",
+	'i': "an index", 'I': "an index", 'S': "a sequence, which PostgreSQL does not replicate",
+	'c': "a composite type", 't': "a TOAST table",
+}
+
+// checkTable reports a table whose changes PostgreSQL does not send. It returns
+// whether the rule's expressions can be judged.
+func (p *problems) checkTable(t *relay.Table, at hcl.Range, r *rule, published map[string]relay.Ops) bool {
+	name := t.Table()
+	if t.Kind != 'r' && t.Kind != 'p' {
+		what := noTable[t.Kind]
+		if what == "" {
+			what = fmt.Sprintf("of the kind %q, which PostgreSQL does not replicate", t.Kind)
+		}
+		p.errorf(at, "Not a table", "%s is %s.", name, what)
+		return false
+	}
+	switch t.Persistence {
+	case 'u':
+		p.errorf(at, "Table is not in the WAL", "%s is unlogged: PostgreSQL does not write its changes to the WAL, so no event can come. Run: ALTER TABLE %s SET LOGGED", name, sqlTable(name))
+		return false
+	case 't':
+		p.errorf(at, "Table is not in the WAL", "%s is a temporary table, of one session only; PostgreSQL does not replicate it.", name)
+		return false
+	}
+	if t.Kind == 'r' && !identified(t) {
+		p.checkIdentity(t, at, r.Ops, published[r.Source])
+	}
+	return true
+}
+
+// identified reports whether the table's replica identity names its rows.
+func identified(t *relay.Table) bool {
+	switch t.Identity {
+	case relay.IdentityFull:
+		return true
+	case relay.IdentityNothing:
+		return false
+	}
+	for _, c := range t.Columns {
+		if c.Identity {
+			return true
+		}
+	}
+	return false
+}
+
+// checkIdentity reports a table without a replica identity: as soon as it is in
+// a publication that publishes updates or deletes, PostgreSQL refuses those of
+// the application. A publication has one set of operations for all its tables.
+func (p *problems) checkIdentity(t *relay.Table, at hcl.Range, ops, published relay.Ops) {
+	if !published.Has(relay.Update) && !published.Has(relay.Delete) {
+		return
+	}
+	name := t.Table()
+	why := ""
+	if !ops.Has(relay.Update) && !ops.Has(relay.Delete) {
+		why = " This rule needs neither, but other rules of the source do, and a publication has one set of operations for all its tables."
+	}
+	cure := fmt.Sprintf("Add a primary key, or run: ALTER TABLE %s REPLICA IDENTITY FULL", sqlTable(name))
+	if len(t.PrimaryKey) > 0 {
+		cure = fmt.Sprintf("Run: ALTER TABLE %s REPLICA IDENTITY DEFAULT", sqlTable(name))
+	}
+	p.errorf(at, "Table has no replica identity", "PostgreSQL refuses UPDATE and DELETE on %s as soon as they are published, because nothing says which row they change.%s %s", name, why, cure)
+}
+
+// sqlTable writes a name as SQL.
+func sqlTable(t relay.TableName) string {
+	quote := func(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+	return quote(t.Schema) + "." + quote(t.Name)
+}

@@ -1,0 +1,160 @@
+package config
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// Files are the files a configuration was read from. They print diagnostics
+// with the lines they are about.
+type Files struct {
+	files map[string]*hcl.File
+	order []string
+}
+
+// Names returns the names of the files, in the order they were read.
+func (f *Files) Names() []string { return f.order }
+
+// maxFile bounds a file, so that one given by mistake is not read whole.
+const maxFile = 4 << 20
+
+// baseOf returns the folder of a configuration, where its data is by default.
+func baseOf(paths []string) string {
+	if len(paths) == 0 {
+		return "."
+	}
+	if info, err := os.Stat(paths[0]); err == nil && info.IsDir() {
+		return paths[0]
+	}
+	return filepath.Dir(paths[0])
+}
+
+// readFiles reads and parses all files the paths name.
+func readFiles(p *problems, paths []string) *Files {
+	f := &Files{files: map[string]*hcl.File{}}
+	if len(paths) == 0 {
+		p.errorf(hcl.Range{}, "No configuration", "Name a file or a folder with *.hcl files.")
+	}
+	var known []fs.FileInfo // a file named twice is read once
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			p.unreadable(path, err)
+		case info.IsDir():
+			for _, name := range inFolder(p, path) {
+				f.read(p, name, &known)
+			}
+		default:
+			f.read(p, path, &known)
+		}
+	}
+	return f
+}
+
+// inFolder lists the files of a folder that belong to a configuration.
+func inFolder(p *problems, folder string) []string {
+	entries, err := os.ReadDir(folder) // sorted by name
+	if err != nil {
+		p.unreadable(folder, err)
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		name := e.Name()
+		if e.IsDir() || !strings.HasSuffix(name, ".hcl") || strings.HasSuffix(name, ".test.hcl") || strings.HasPrefix(name, ".") {
+			continue
+		}
+		names = append(names, filepath.Join(folder, name))
+	}
+	if len(names) == 0 {
+		p.errorf(hcl.Range{}, "No configuration", "The folder %s has no *.hcl file. Folders inside it are not read.", folder)
+	}
+	return names
+}
+
+func (p *problems) unreadable(path string, err error) {
+	cause := err
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		cause = pathErr.Err
+	}
+	p.errorf(hcl.Range{}, "Configuration cannot be read", "%s: %s.", path, cause)
+}
+
+func (f *Files) read(p *problems, name string, known *[]fs.FileInfo) {
+	file, err := os.Open(name)
+	if err != nil {
+		p.unreadable(name, err)
+		return
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		p.unreadable(name, err)
+		return
+	}
+	for _, k := range *known {
+		if os.SameFile(k, info) {
+			return
+		}
+	}
+	*known = append(*known, info)
+	src, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err != nil {
+		p.unreadable(name, err)
+		return
+	}
+	f.parse(p, name, src)
+}
+
+func (f *Files) parse(p *problems, name string, src []byte) {
+	if len(src) > maxFile {
+		p.errorf(hcl.Range{}, "File is too large", "%s is larger than 4 MiB. Is it a configuration? If so, divide it into several files.", name)
+		return
+	}
+	if at, deep := tooDeep(name, src); deep {
+		f.files[name] = &hcl.File{Bytes: src, Body: &hclsyntax.Body{}}
+		p.errorf(at, "Nested too deeply", "The parser gives up on expressions of more than 100 levels or 20,000 operators. Divide it with locals.")
+		return
+	}
+	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	f.files[name] = file
+	f.order = append(f.order, name)
+	p.list = append(p.list, diags...)
+}
+
+// tooDeep reports where a file is nested so deeply that parsing it could use
+// up the stack, which nothing recovers from. HCL has no bound of its own.
+func tooDeep(name string, src []byte) (hcl.Range, bool) {
+	const maxDepth, maxOperators = 100, 20_000
+	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos) // the parser reports what the scanner finds
+	depth, operators := 0, 0
+	for _, t := range tokens {
+		switch t.Type {
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
+			depth++
+			operators++
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd:
+			depth = max(depth-1, 0)
+			if depth == 0 {
+				operators = 0
+			}
+		case hclsyntax.TokenIdent, hclsyntax.TokenNumberLit, hclsyntax.TokenComma, hclsyntax.TokenNewline, hclsyntax.TokenComment,
+			hclsyntax.TokenOQuote, hclsyntax.TokenCQuote, hclsyntax.TokenQuotedLit, hclsyntax.TokenStringLit, hclsyntax.TokenEqual:
+		default:
+			operators++
+		}
+		if depth > maxDepth || operators > maxOperators {
+			return t.Range, true
+		}
+	}
+	return hcl.Range{}, false
+}

@@ -1,0 +1,163 @@
+package config
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/rowhook/rowhook/relay"
+)
+
+var sourceBlock = &Block{
+	Name: "source",
+	Many: true,
+	Labels: []Label{
+		{Name: "type", OneOf: []string{"postgres"}, Doc: "The only type is \"postgres\"."},
+		{Name: "name", Doc: "The name is a-z, 0-9 and _, at most 55 of them, unique among the sources; slot and publication are named after it."},
+	},
+	Doc: "A PostgreSQL database that is read.",
+	Arguments: []Argument{
+		{Name: "url", Type: TypeSecret, Required: true,
+			Doc: "Where the database is and who reads it: \"postgres://user@host:5432/database\", or the key=value form of libpq. It must lead to the primary itself: a pooler such as PgBouncer cannot carry replication. " +
+				"The user needs the REPLICATION attribute and, with manage = true, CREATE on the database and ownership of the tables. Write a URL that has a password as env(\"DATABASE_URL\") or file(\"path\")."},
+		{Name: "slot", Type: TypeString,
+			Doc: "The replication slot: a-z, 0-9 and _, at most 63 of them. Two daemons cannot read one slot. The default is rowhook_ and the source's name."},
+		{Name: "publication", Type: TypeString,
+			Doc: "The publication, literal, case and all. The default is rowhook_ and the source's name."},
+		{Name: "manage", Type: TypeBool, Default: "true",
+			Doc: "Whether rowhook makes and alters the publication and the slot. With false both must exist; rowhook runs no DDL and prints what a DBA must run."},
+		{Name: "confirm", Type: TypeString, Default: `"stored"`, OneOf: []string{"stored", "delivered"},
+			Doc: "When PostgreSQL is told that it may forget WAL. stored: when the events are durable in rowhook's log. delivered: when every endpoint has them too, or they are dead letters; for disks that do not survive the machine. An endpoint that is down then makes WAL grow."},
+		{Name: "max_rule_failures", Type: TypeInteger, Default: "1000", Min: 1,
+			Doc: "The number of changes in a row on which rules may fail before the source stops, so that a broken rule does not fill the log with dead letters."},
+		{Name: "failover", Type: TypeBool, Default: "false",
+			Doc: "Whether the slot is created with the FAILOVER option, so that PostgreSQL 17 and later copy it to standbys that synchronize slots. An existing slot is not changed."},
+	},
+}
+
+// Source is a source block.
+type Source struct {
+	Name string
+	// URL is a postgres:// URL or a key=value string. It is zero when a check
+	// without secrets did not get it.
+	URL         relay.Secret
+	Slot        string
+	Publication string
+	Manage      bool
+	Confirm     Confirm
+	// MaxRuleFailures in a row stop the source.
+	MaxRuleFailures int
+	Failover        bool
+	// Range is the block's header.
+	Range hcl.Range
+}
+
+// Confirm is when PostgreSQL is told that it may forget.
+type Confirm string
+
+// The moments of confirmation.
+const (
+	ConfirmStored    Confirm = "stored"
+	ConfirmDelivered Confirm = "delivered"
+)
+
+var (
+	nameForm   = regexp.MustCompile(`^[a-z0-9_]{1,55}$`)
+	slotForm   = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+	schemeForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*$`)
+	hostForm   = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$`)
+)
+
+// maxIdentifier is the length of a PostgreSQL identifier in bytes
+// (NAMEDATALEN - 1). The server cuts longer ones silently.
+const maxIdentifier = 63
+
+// name reports a label that cannot be the name of a source or sink.
+func (e *evaluator) name(b *body, label text) {
+	if label.s == "" && label.at == b.at {
+		return // missing, and reported
+	}
+	if !nameForm.MatchString(label.s) {
+		e.errorf(label.at, "Invalid name", "The name of a %s is a-z, 0-9 and _, at most 55 of them.%s", b.def.Name, nameHint(label.s))
+	}
+}
+
+var notName = regexp.MustCompile(`[^a-z0-9_]+`)
+
+// nameHint suggests a valid spelling of a name.
+func nameHint(s string) string {
+	fixed := strings.Trim(notName.ReplaceAllString(strings.ToLower(s), "_"), "_")
+	if fixed == "" || len(fixed) > 55 {
+		return ""
+	}
+	return ` Write "` + fixed + `".`
+}
+
+func (e *evaluator) source(b *body) Source {
+	name := b.labels[1]
+	e.name(b, name)
+	s := Source{
+		Name:            name.s,
+		Slot:            "rowhook_" + name.s,
+		Publication:     "rowhook_" + name.s,
+		Manage:          get[bool](b, "manage"),
+		Confirm:         Confirm(get[text](b, "confirm").s),
+		MaxRuleFailures: get[int](b, "max_rule_failures"),
+		Failover:        get[bool](b, "failover"),
+		Range:           b.at,
+	}
+	if t := get[text](b, "slot"); t.s != "" {
+		s.Slot = t.s
+		if !slotForm.MatchString(t.s) {
+			e.errorf(t.at, "Invalid slot name", "PostgreSQL allows a-z, 0-9 and _ in the name of a slot, at most 63 of them.%s", nameHint(t.s))
+		}
+	}
+	if t := get[text](b, "publication"); t.s != "" {
+		s.Publication = t.s
+		if len(t.s) > maxIdentifier || strings.ContainsRune(t.s, 0) {
+			e.errorf(t.at, "Name is too long", "PostgreSQL cuts names after 63 bytes; this one has %d.", len(t.s))
+		}
+	}
+	if !s.Manage && b.arg("failover") != nil && s.Failover {
+		e.warnf(b.arg("failover").name, "Argument without effect", "With manage = false rowhook does not create the slot. Create it with the FAILOVER option.")
+	}
+	if t := get[text](b, "url"); t.s != "" {
+		s.URL = relay.NewSecret(t.s)
+		e.databaseURL(t)
+	}
+	return s
+}
+
+// databaseURL reports what is wrong with the URL of a database. The text of
+// the URL, also that in an error of its parser, stays out of the diagnostics.
+func (e *evaluator) databaseURL(t text) {
+	password := false
+	scheme, _, isURL := strings.Cut(t.s, "://")
+	switch isURL = isURL && schemeForm.MatchString(scheme); {
+	case isURL && (scheme == "postgres" || scheme == "postgresql"):
+		u, err := url.Parse(t.s)
+		if err != nil {
+			// Several hosts with ports, host1:5432,host2:5432, are libpq's and no URL.
+			if strings.Contains(t.s, ",") {
+				return
+			}
+			e.errorf(t.at, "Invalid database URL", "The form is postgres://user:password@host:5432/database. A password with characters such as @ / : # ? must have them percent-encoded (%%40 %%2F %%3A %%23 %%3F).")
+			return
+		}
+		_, password = u.User.Password()
+		password = password || u.Query().Has("password")
+	case isURL:
+		e.errorf(t.at, "Invalid database URL", "The URL of a PostgreSQL database begins with postgres://.")
+		return
+	case strings.Contains(t.s, "="):
+		password = strings.Contains(t.s, "password")
+	default:
+		e.errorf(t.at, "Invalid database URL", "The form is postgres://user:password@host:5432/database, or host=... user=... dbname=....")
+		return
+	}
+	if password && !t.secret {
+		e.warnf(t.at, "Secret written into the file", "Whoever reads this file reads the password. Write url = env(\"DATABASE_URL\") or url = file(\"path\").")
+	}
+}
