@@ -1,0 +1,331 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/relay"
+)
+
+// minVersion is the oldest server_version_num that is read: 13 has no logical
+// messages in pgoutput.
+const minVersion = 140000
+
+// ServerState is what a server is and has, read at one moment and without
+// changing anything.
+type ServerState struct {
+	SystemID uint64
+	Timeline uint32
+	// History says where the timelines before the current one were left.
+	History []TimelineSwitch
+	// Database is the database of the session, Address host and port as
+	// configured.
+	Database string
+	Address  string
+	User     string
+	// Version is server_version_num, 150018.
+	Version  int
+	WALLevel string
+	// Flush is the end of the server's WAL: durably written, or replayed on a
+	// standby.
+	Flush      relay.LSN
+	InRecovery bool
+	// WALSenderTimeout is 0 when there is none.
+	WALSenderTimeout time.Duration
+	// Slots of MaxSlots replication slots are in use.
+	Slots, MaxSlots int
+	// CanCreate says that the role may create a publication in the database.
+	CanCreate   bool
+	Slot        *SlotState        // nil when there is none of the name
+	Publication *PublicationState // nil when there is none of the name
+}
+
+// TimelineSwitch says at which position a timeline was left for the next.
+type TimelineSwitch struct {
+	Timeline uint32
+	At       relay.LSN
+}
+
+// SlotState is a row of pg_replication_slots.
+type SlotState struct {
+	Name, Plugin, Database string
+	Physical, Temporary    bool
+	Active                 bool
+	// ActivePID is the process that reads the slot, ActiveApplication what it calls
+	// itself.
+	ActivePID         int32
+	ActiveApplication string
+	// ConfirmedFlush is 0 while another session is still creating the slot.
+	ConfirmedFlush relay.LSN
+	// RestartLSN is the oldest WAL the slot pins, Retained its distance in bytes
+	// from the end of the WAL.
+	RestartLSN relay.LSN
+	Retained   int64
+	WALStatus  string // reserved, extended, unreserved, lost, or ""
+	// SafeWALSize is how many bytes may be written before the slot is in danger,
+	// -1 when there is no limit.
+	SafeWALSize int64
+	// Lost is why nothing can be read from the slot any more, or "".
+	Lost string
+	// Failover: standbys follow the slot (17 and later).
+	Failover bool
+}
+
+// PublicationState is a row of pg_publication.
+type PublicationState struct {
+	Name  string
+	Owner string
+	// Ours says that the role may alter the publication.
+	Ours      bool
+	AllTables bool
+	// ViaRoot publishes partitions as their root.
+	ViaRoot bool
+	Ops     relay.Ops
+	// Tables are what it publishes, as pg_publication_tables says: with ViaRoot
+	// the root stands for its partitions.
+	Tables []PublishedTable
+}
+
+// PublishedTable is a table of a publication.
+type PublishedTable struct {
+	relay.TableName
+	// Columns are what a column list leaves, nil for all; Filtered says that the
+	// publication sends only some rows.
+	Columns  []string
+	Filtered bool
+}
+
+// Inspect reads the state of the server that url leads to. A server, role or
+// URL with which replication cannot work at all is a *SetupError that says what
+// to run; a missing slot or publication is part of the state. slot and
+// publication may be empty.
+func Inspect(ctx context.Context, url relay.Secret, slot, publication string) (*ServerState, error) {
+	if slot != "" {
+		if err := validSlotName(slot); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := connect(ctx, url, "inspect", SessionOptions)
+	if err != nil {
+		return nil, err
+	}
+	defer disconnect(conn)
+	st := &ServerState{Address: address(conn.Config().Config), User: conn.Config().User}
+	if err := st.readServer(ctx, conn); err != nil {
+		return nil, err
+	}
+	if slot != "" {
+		if st.Slot, err = readSlot(ctx, conn, slot); err != nil {
+			return nil, err
+		}
+	}
+	if publication != "" {
+		if st.Publication, err = readPublication(ctx, conn, st.Version, publication); err != nil {
+			return nil, err
+		}
+	}
+	repl, err := connectReplication(ctx, url, "inspect", "", 0)
+	if err != nil {
+		return nil, err
+	}
+	defer disconnect(repl)
+	if err := st.readTimeline(ctx, repl); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// address returns the hosts and ports as configured, the first one first.
+func address(c pgconn.Config) string {
+	hosts := []string{net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
+	for _, f := range c.Fallbacks {
+		a := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port)))
+		if hosts[len(hosts)-1] != a { // a host is listed twice when TLS is only preferred
+			hosts = append(hosts, a)
+		}
+	}
+	return strings.Join(hosts, ",")
+}
+
+const serverSQL = `SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
+  (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'),
+  (SELECT count(*) FROM pg_replication_slots), current_setting('max_replication_slots')::int,
+  current_setting('max_wal_senders')::int,
+  current_database(), has_database_privilege(current_database(), 'CREATE'), pg_backend_pid(),
+  (SELECT rolreplication OR rolsuper OR EXISTS (
+      SELECT FROM pg_roles g WHERE g.rolname IN ('rds_replication', 'azure_pg_admin') AND pg_has_role(r.oid, g.oid, 'MEMBER'))
+   FROM pg_roles r WHERE r.rolname = current_user)`
+
+func (st *ServerState) readServer(ctx context.Context, conn *pgx.Conn) error {
+	var timeout int64
+	var senders int
+	var pid uint32
+	var replicates bool
+	err := conn.QueryRow(ctx, serverSQL).Scan(&st.Version, &st.WALLevel, &st.InRecovery, &timeout, &st.Slots, &st.MaxSlots,
+		&senders, &st.Database, &st.CanCreate, &pid, &replicates)
+	if err != nil {
+		return fmt.Errorf("inspect server: %w", err)
+	}
+	st.WALSenderTimeout = time.Duration(timeout) * time.Millisecond
+	switch {
+	case pid != conn.PgConn().PID():
+		// A pooler makes up the key of a session that it does not own.
+		return &SetupError{
+			Summary: "the source's url leads to a connection pooler: a direct connection to PostgreSQL is needed",
+			Detail:  "the session is not the one that the connection was given",
+		}
+	case st.Version < minVersion:
+		return &SetupError{Summary: fmt.Sprintf("PostgreSQL 14 or later is needed, the server has %d", st.Version/10000)}
+	case st.WALLevel != "logical":
+		return &SetupError{
+			Summary: fmt.Sprintf("wal_level is %s, logical replication needs logical", st.WALLevel),
+			Detail:  "the setting takes effect after a restart of the server; on managed services it is a parameter such as rds.logical_replication",
+			SQL:     []string{"ALTER SYSTEM SET wal_level = 'logical';"},
+		}
+	case senders == 0 || st.MaxSlots == 0:
+		return &SetupError{
+			Summary: "the server allows no replication",
+			Detail:  "max_wal_senders and max_replication_slots must be at least 1, and take effect after a restart",
+			SQL:     []string{"ALTER SYSTEM SET max_wal_senders = 10;", "ALTER SYSTEM SET max_replication_slots = 10;"},
+		}
+	case !replicates:
+		return notReplicationRole(st.User, nil)
+	}
+	return nil
+}
+
+func (st *ServerState) readTimeline(ctx context.Context, conn *pgconn.PgConn) error {
+	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	if err != nil {
+		return fmt.Errorf("identify system: %w", err)
+	}
+	if st.SystemID, err = strconv.ParseUint(system.SystemID, 10, 64); err != nil {
+		return fmt.Errorf("identify system: %w", err)
+	}
+	st.Timeline, st.Flush = uint32(system.Timeline), relay.LSN(system.XLogPos)
+	if st.Timeline <= 1 {
+		return nil // the first timeline has no history file
+	}
+	history, err := pglogrepl.TimelineHistory(ctx, conn, system.Timeline)
+	if err != nil {
+		return fmt.Errorf("read history of timeline %d: %w", st.Timeline, err)
+	}
+	st.History, err = parseHistory(history.Content)
+	return err
+}
+
+// parseHistory parses a timeline history file: a line for each timeline that
+// was left, with its number, the position at which it was, and a reason.
+func parseHistory(content []byte) ([]TimelineSwitch, error) {
+	var switches []TimelineSwitch
+	for line := range strings.Lines(string(content)) {
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		if len(fields) < 2 {
+			return nil, fmt.Errorf("timeline history: %q", line)
+		}
+		tli, err := strconv.ParseUint(fields[0], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("timeline history: %w", err)
+		}
+		at, err := relay.ParseLSN(fields[1])
+		if err != nil {
+			return nil, fmt.Errorf("timeline history: %w", err)
+		}
+		switches = append(switches, TimelineSwitch{Timeline: uint32(tli), At: at})
+	}
+	return switches, nil
+}
+
+// The reason why a slot is invalid has moved from version to version.
+const slotSQL = `SELECT coalesce(plugin, ''), coalesce(database, ''), slot_type = 'physical', temporary, active, coalesce(active_pid, 0),
+  coalesce((SELECT application_name FROM pg_stat_activity a WHERE a.pid = s.active_pid), ''),
+  coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(restart_lsn, '0/0')::text,
+  coalesce(CASE WHEN pg_is_in_recovery() THEN 0 ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) END, 0)::bigint,
+  coalesce(wal_status, ''), coalesce(safe_wal_size, -1)::bigint,
+  coalesce(to_jsonb(s)->>'invalidation_reason', CASE WHEN (to_jsonb(s)->>'conflicting')::bool THEN 'conflicting' END,
+    CASE WHEN wal_status = 'lost' THEN 'wal_removed' END, ''),
+  coalesce((to_jsonb(s)->>'failover')::bool, false)
+FROM pg_replication_slots s WHERE slot_name = $1`
+
+func readSlot(ctx context.Context, conn *pgx.Conn, name string) (*SlotState, error) {
+	s := &SlotState{Name: name}
+	var confirmed, restart string
+	err := conn.QueryRow(ctx, slotSQL, name).Scan(&s.Plugin, &s.Database, &s.Physical, &s.Temporary, &s.Active, &s.ActivePID, &s.ActiveApplication,
+		&confirmed, &restart, &s.Retained, &s.WALStatus, &s.SafeWALSize, &s.Lost, &s.Failover)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read slot %s: %w", name, err)
+	}
+	if s.ConfirmedFlush, err = relay.ParseLSN(confirmed); err != nil {
+		return nil, fmt.Errorf("read slot %s: %w", name, err)
+	}
+	if s.RestartLSN, err = relay.ParseLSN(restart); err != nil {
+		return nil, fmt.Errorf("read slot %s: %w", name, err)
+	}
+	return s, nil
+}
+
+const publicationSQL = `SELECT pg_get_userbyid(pubowner), pg_has_role(pubowner, 'USAGE'), puballtables, pubviaroot,
+  pubinsert, pubupdate, pubdelete, pubtruncate
+FROM pg_publication WHERE pubname = $1`
+
+// From 15 on a table of a publication may have a column list and a row filter.
+const (
+	publicationTables14SQL = `SELECT schemaname, tablename, NULL::text[], false
+FROM pg_publication_tables WHERE pubname = $1 ORDER BY 1, 2`
+	publicationTablesSQL = `SELECT t.schemaname, t.tablename,
+  CASE WHEN r.prattrs IS NULL THEN NULL ELSE t.attnames::text[] END, t.rowfilter IS NOT NULL
+FROM pg_publication_tables t
+LEFT JOIN pg_publication p ON p.pubname = t.pubname
+LEFT JOIN pg_class c ON c.relname = t.tablename AND c.relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = t.schemaname)
+LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
+WHERE t.pubname = $1 ORDER BY 1, 2`
+)
+
+func readPublication(ctx context.Context, conn *pgx.Conn, version int, name string) (*PublicationState, error) {
+	p := &PublicationState{Name: name}
+	var insert, update, del, truncate bool
+	err := conn.QueryRow(ctx, publicationSQL, name).Scan(&p.Owner, &p.Ours, &p.AllTables, &p.ViaRoot, &insert, &update, &del, &truncate)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read publication %s: %w", name, err)
+	}
+	for op, published := range map[relay.Op]bool{relay.Insert: insert, relay.Update: update, relay.Delete: del, relay.Truncate: truncate} {
+		if published {
+			p.Ops |= relay.OpsOf(op)
+		}
+	}
+	query := publicationTablesSQL
+	if version < 150000 {
+		query = publicationTables14SQL
+	}
+	rows, err := conn.Query(ctx, query, name)
+	if err != nil {
+		return nil, fmt.Errorf("read publication %s: %w", name, err)
+	}
+	p.Tables, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t PublishedTable, err error) {
+		err = row.Scan(&t.Schema, &t.Name, &t.Columns, &t.Filtered)
+		return t, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read publication %s: %w", name, err)
+	}
+	return p, nil
+}
