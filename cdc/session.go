@@ -29,6 +29,9 @@ const (
 	stopReplies = 10
 	// stayAway is how long not to come back to a server that is shutting down.
 	stayAway = 10 * time.Second
+	// probeEvery is how often a paused stream looks whether the server is shutting
+	// down.
+	probeEvery = 5 * time.Second
 	// goodbye bounds the end of the copy.
 	goodbye = 2 * time.Second
 	// batch is how many messages may be handled between two looks at the clock.
@@ -180,11 +183,10 @@ func (s *session) send(now time.Time, msg []byte) error {
 // alive meanwhile. A server that shuts down waits for its readers, and says so
 // only in what we do not read: that is found out in another session.
 func (s *session) pause(ctx context.Context, full <-chan struct{}) error {
-	s.log.Info("reading paused: the log is full or the store is busy")
 	from := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	var probed chan bool
-	nextProbe := from.Add(stayAway)
+	nextProbe := from.Add(probeEvery)
 	defer func() {
 		cancel()
 		if probed != nil {
@@ -192,7 +194,9 @@ func (s *session) pause(ctx context.Context, full <-chan struct{}) error {
 		}
 		now := time.Now()
 		s.heard, s.received = now, false
-		s.log.Info("reading resumed", "after", now.Sub(from))
+		if now.Sub(from) > probeEvery {
+			s.log.Info("reading resumed", "after", now.Sub(from))
+		}
 	}()
 	for {
 		now := time.Now()
@@ -201,9 +205,12 @@ func (s *session) pause(ctx context.Context, full <-chan struct{}) error {
 			return err
 		}
 		if s.stopping != nil && probed == nil && !now.Before(nextProbe) {
+			if now.Sub(from) < 2*probeEvery {
+				s.log.Info("reading paused until there is room in the log")
+			}
 			probed = make(chan bool, 1)
 			go func(to chan<- bool) { to <- s.stopping(ctx) }(probed)
-			nextProbe = now.Add(stayAway)
+			nextProbe = now.Add(probeEvery)
 		}
 		timer := time.NewTimer(wake.Sub(now))
 		select {
