@@ -85,7 +85,7 @@ func (v *Views) Event(ctx context.Context, req *api.EventRequest) (*api.EventDet
 		return nil, eventError(id, err)
 	}
 	res := &api.EventDetail{Event: Event(e)}
-	res.Deliveries, err = v.deliveries(ctx, e)
+	res.Deliveries, err = v.deliveries(ctx, id)
 	return res, err
 }
 
@@ -104,69 +104,26 @@ func eventError(id relay.EventID, err error) error {
 	return fmt.Errorf("read event %s: %w", id, err)
 }
 
-// deliveries returns what became of an event at each endpoint: the deliveries
-// that have a record, and those that wait for their first attempt, which have
-// none.
-func (v *Views) deliveries(ctx context.Context, e *relay.Event) ([]api.DeliveryDetail, error) {
-	rows, err := v.Store.Deliveries(ctx, relay.DeliveryQuery{Event: &e.ID, Limit: maxLimit})
+// deliveries returns what became of an event at each endpoint.
+func (v *Views) deliveries(ctx context.Context, id relay.EventID) ([]api.DeliveryDetail, error) {
+	rows, err := v.Store.Deliveries(ctx, relay.DeliveryQuery{Event: &id, Limit: maxLimit})
 	if err != nil {
-		return nil, fmt.Errorf("read deliveries of %s: %w", e.ID, err)
+		return nil, fmt.Errorf("read deliveries of %s: %w", id, err)
 	}
-	attempts, err := v.Store.Attempts(ctx, e.ID)
+	attempts, err := v.Store.Attempts(ctx, id)
 	if err != nil {
-		return nil, fmt.Errorf("read attempts of %s: %w", e.ID, err)
+		return nil, fmt.Errorf("read attempts of %s: %w", id, err)
 	}
-	res := make([]api.DeliveryDetail, 0, len(rows))
-	live := make(map[string]bool)
+	res := make([]api.DeliveryDetail, len(rows))
 	for i := range rows {
-		d := api.DeliveryDetail{Delivery: delivery(&rows[i]), Log: []api.Attempt{}}
+		res[i] = api.DeliveryDetail{Delivery: delivery(&rows[i]), Log: []api.Attempt{}}
 		for j := range attempts {
-			if attempts[j].CursorID == rows[i].CursorID {
-				d.Log = append(d.Log, attempt(&attempts[j]))
+			if attempts[j].CursorID == rows[i].CursorID && attempts[j].Seq == rows[i].Seq {
+				res[i].Log = append(res[i].Log, attempt(&attempts[j]))
 			}
 		}
-		if rows[i].Replay == 0 {
-			live[rows[i].Endpoint] = true
-		}
-		res = append(res, d)
-	}
-	endpoints, err := v.Store.Endpoints(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read endpoints: %w", err)
-	}
-	cursors, routed, err := v.Store.Cursors(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read cursors: %w", err)
-	}
-	for i := range endpoints {
-		row := &endpoints[i]
-		if live[row.ID] || !wants(row, e) || e.Seq <= position(row.ID, e.Stream, cursors, routed) {
-			continue
-		}
-		res = append(res, api.DeliveryDetail{
-			Delivery: api.Delivery{
-				Event: e.ID.String(), Endpoint: row.ID, Type: e.Type, Stream: e.Stream, Seq: e.Seq, State: string(relay.StatePending),
-			},
-			Log: []api.Attempt{},
-		})
 	}
 	return res, nil
-}
-
-// wants reports whether the version of the endpoint in force at the event's
-// place chooses it.
-func wants(row *relay.EndpointRow, e *relay.Event) bool {
-	var patterns string
-	for i := range row.Versions {
-		if row.Versions[i].After[e.Stream] < e.Seq {
-			patterns = row.Versions[i].Patterns
-		}
-	}
-	if patterns == "" {
-		return false
-	}
-	p, err := relay.ParsePatterns(strings.Split(patterns, ","))
-	return err == nil && p.Match(e.Type, e.Version)
 }
 
 // position returns the place of an endpoint's live cursor in a stream.
@@ -244,11 +201,10 @@ func (v *Views) Delivery(ctx context.Context, req *api.DeliveryRequest) (*api.De
 	if _, err := v.endpoint(ctx, req.Endpoint); err != nil {
 		return nil, err
 	}
-	e, err := v.Store.Event(ctx, id)
-	if err != nil {
+	if _, err := v.Store.Event(ctx, id); err != nil {
 		return nil, eventError(id, err)
 	}
-	all, err := v.deliveries(ctx, e)
+	all, err := v.deliveries(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -89,8 +89,8 @@ type Failure struct {
 }
 
 // DeliveriesRequest chooses deliveries, newest first. Zero fields choose
-// everything that has a record of its own; a delivery that has not been tried
-// yet has none.
+// everything that has a record of its own. A delivery that waits for its first
+// attempt has none; it is found with Event only.
 type DeliveriesRequest struct {
 	Endpoint string `json:"endpoint,omitempty"`
 	State    string `json:"state,omitempty"`
