@@ -59,7 +59,7 @@ func Check(cfg *Config, known map[string]Known) hcl.Diagnostics {
 // another schema is likelier than a typo.
 func tableHint(name relay.TableName, all []relay.TableName) string {
 	suggest := func(t relay.TableName) string {
-		return fmt.Sprintf(` Did you mean "%s"?`, escapeHCL(quoteTable(t)))
+		return fmt.Sprintf(` Did you mean "%s"?`, escapeHCL(writeTable(t)))
 	}
 	var names []string
 	byName := map[string]relay.TableName{}

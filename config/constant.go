@@ -35,6 +35,8 @@ type constant struct {
 	text   string
 	items  []constant
 	keys   []constant // of an object, beside items
+	// partial: an entry of the list or map was wrong and is left out.
+	partial bool
 	// secret: env() or file() had a part in it. Nothing may print it.
 	secret bool
 	at     hcl.Range
@@ -75,11 +77,12 @@ type evaluator struct {
 // Bounds of one evaluation: locals that name each other twice would otherwise
 // grow without end.
 const (
-	maxSteps = 100_000
-	maxText  = 1 << 20
+	maxSteps       = 100_000
+	maxSettingText = 1 << 20
 )
 
-// eval returns false when it has reported a mistake.
+// eval returns false when it has reported a mistake. A list or map with a wrong
+// entry comes without it, so that the others are judged too.
 func (e *evaluator) eval(expr hclsyntax.Expression) (constant, bool) {
 	at := expr.Range()
 	if e.steps++; e.steps > maxSteps {
@@ -107,12 +110,15 @@ func (e *evaluator) eval(expr hclsyntax.Expression) (constant, bool) {
 	case *hclsyntax.TemplateExpr:
 		return e.template(x)
 	case *hclsyntax.TupleConsExpr:
-		v, ok := constant{kind: listConst, at: at}, true
+		v := constant{kind: listConst, at: at}
 		for _, item := range x.Exprs {
-			iv, iok := e.eval(item)
-			v.items, ok = append(v.items, iv), ok && iok
+			if iv, ok := e.eval(item); ok {
+				v.items = append(v.items, iv)
+			} else {
+				v.partial = true
+			}
 		}
-		return v, ok
+		return v, true
 	case *hclsyntax.ObjectConsExpr:
 		return e.object(x)
 	case *hclsyntax.FunctionCallExpr:
@@ -150,7 +156,7 @@ func (e *evaluator) template(x *hclsyntax.TemplateExpr) (constant, bool) {
 	v, ok := constant{kind: textConst, at: x.SrcRange}, true
 	var b strings.Builder
 	for _, part := range x.Parts {
-		if b.Len() > maxText {
+		if b.Len() > maxSettingText {
 			e.errorf(x.SrcRange, "Setting is too large", "A string of a setting has at most 1 MiB.")
 			return constant{}, false
 		}
@@ -177,7 +183,7 @@ func (e *evaluator) template(x *hclsyntax.TemplateExpr) (constant, bool) {
 }
 
 func (e *evaluator) object(x *hclsyntax.ObjectConsExpr) (constant, bool) {
-	v, ok := constant{kind: objectConst, at: x.SrcRange}, true
+	v := constant{kind: objectConst, at: x.SrcRange}
 	for _, item := range x.Items {
 		key, kok := e.eval(item.KeyExpr)
 		val, vok := e.eval(item.ValueExpr)
@@ -186,12 +192,12 @@ func (e *evaluator) object(x *hclsyntax.ObjectConsExpr) (constant, bool) {
 			kok = false
 		}
 		if !kok || !vok {
-			ok = false
+			v.partial = true
 			continue
 		}
 		v.keys, v.items = append(v.keys, key), append(v.items, val)
 	}
-	return v, ok
+	return v, true
 }
 
 func (e *evaluator) variable(x *hclsyntax.ScopeTraversalExpr) (constant, bool) {

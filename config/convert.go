@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// convert turns a value into what the argument's type is in Go: text for
+// convert turns a value into what the argument's type is in Go: settingText for
 // strings and secrets, bool, int, float64, time.Duration, int64 for sizes,
-// []text and []pair.
+// []settingText and []pair.
 func (e *evaluator) convert(arg *Argument, v constant) (any, bool) {
 	switch arg.Type {
 	case TypeString, TypeSecret:
@@ -51,8 +51,8 @@ func (e *evaluator) wrongType(arg *Argument, v constant, form string) {
 	e.errorf(v.at, "Wrong type of value", "%s is %s, not %s. Write %s", arg.Name, article(string(arg.Type)), shown, form)
 }
 
-func (e *evaluator) toText(arg *Argument, v constant) (text, bool) {
-	t := text{s: v.text, secret: v.secret, unknown: v.kind == unknownConst, at: v.at}
+func (e *evaluator) toText(arg *Argument, v constant) (settingText, bool) {
+	t := settingText{s: v.text, secret: v.secret, unknown: v.kind == unknownConst, at: v.at}
 	if t.unknown {
 		return t, true
 	}
@@ -68,7 +68,7 @@ func (e *evaluator) toText(arg *Argument, v constant) (text, bool) {
 }
 
 // allowed reports a string that is not one of those the argument accepts.
-func (e *evaluator) allowed(arg *Argument, t text) bool {
+func (e *evaluator) allowed(arg *Argument, t settingText) bool {
 	if len(arg.OneOf) == 0 || t.unknown || slices.Contains(arg.OneOf, t.s) {
 		return true
 	}
@@ -200,9 +200,9 @@ func (e *evaluator) toSize(arg *Argument, v constant) (int64, bool) {
 	return n, e.inBounds(arg, v, float64(n), func(b float64) string { return `"` + formatSize(b) + `"` })
 }
 
-func (e *evaluator) toTexts(arg *Argument, v constant) ([]text, bool) {
+func (e *evaluator) toTexts(arg *Argument, v constant) ([]settingText, bool) {
 	if v.kind == unknownConst {
-		return []text{{unknown: true, secret: true, at: v.at}}, true
+		return []settingText{{unknown: true, secret: true, at: v.at}}, true
 	}
 	if v.kind != listConst {
 		form := `a list: ` + arg.Name + ` = ["..."]`
@@ -212,7 +212,7 @@ func (e *evaluator) toTexts(arg *Argument, v constant) ([]text, bool) {
 		e.wrongType(arg, v, form)
 		return nil, false
 	}
-	if len(v.items) == 0 {
+	if len(v.items) == 0 && !v.partial {
 		e.errorf(v.at, "Empty list", "%s needs at least one entry.", arg.Name)
 		return nil, false
 	}
@@ -221,17 +221,18 @@ func (e *evaluator) toTexts(arg *Argument, v constant) ([]text, bool) {
 	if arg.Type.secret() {
 		one.Type = TypeSecret
 	}
-	var out []text
-	ok := true
+	var out []settingText
 	for _, item := range v.items {
 		t, tok := e.toText(&one, item)
-		if tok && !t.unknown && slices.ContainsFunc(out, func(o text) bool { return !o.unknown && o.s == t.s }) {
+		if tok && !t.unknown && slices.ContainsFunc(out, func(o settingText) bool { return !o.unknown && o.s == t.s }) {
 			e.errorf(t.at, "Duplicate entry", "%s already has this entry. Remove one of the two.", arg.Name)
 			tok = false
 		}
-		out, ok = append(out, t), ok && tok
+		if tok {
+			out = append(out, t)
+		}
 	}
-	return out, ok
+	return out, true
 }
 
 func (e *evaluator) toPairs(arg *Argument, v constant) ([]pair, bool) {
@@ -248,11 +249,10 @@ func (e *evaluator) toPairs(arg *Argument, v constant) ([]pair, bool) {
 		one.Type = TypeSecret
 	}
 	var out []pair
-	ok := true
 	for i, item := range v.items {
-		t, tok := e.toText(&one, item)
-		ok = ok && tok
-		out = append(out, pair{text{s: v.keys[i].text, secret: v.keys[i].secret, at: v.keys[i].at}, t})
+		if t, ok := e.toText(&one, item); ok {
+			out = append(out, pair{settingText{s: v.keys[i].text, secret: v.keys[i].secret, at: v.keys[i].at}, t})
+		}
 	}
-	return out, ok
+	return out, true
 }

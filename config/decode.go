@@ -12,7 +12,7 @@ import (
 type body struct {
 	def    *Block
 	at     hcl.Range // the header
-	labels []text
+	labels []settingText
 	args   map[string]*setting
 	blocks map[string]*body
 }
@@ -26,8 +26,8 @@ type setting struct {
 	val  any
 }
 
-// text is a string setting, or a string in a list or map.
-type text struct {
+// settingText is a string setting, or a string in a list or map.
+type settingText struct {
 	s string
 	// secret: see constant. unknown: the surroundings did not supply it.
 	secret, unknown bool
@@ -35,10 +35,12 @@ type text struct {
 }
 
 // pair is an entry of a map.
-type pair struct{ key, val text }
+type pair struct{ key, val settingText }
 
 // show names the text in a diagnostic.
-func (t text) show() string { return constant{kind: textConst, text: t.s, secret: t.secret}.show() }
+func (t settingText) show() string {
+	return constant{kind: textConst, text: t.s, secret: t.secret}.show()
+}
 
 // decode reads a block by its definition. Whatever is wrong is reported; the
 // result is as complete as the block allows.
@@ -88,8 +90,8 @@ func (e *evaluator) decode(def *Block, block *hclsyntax.Block) *body {
 	return b
 }
 
-func (e *evaluator) decodeLabels(def *Block, block *hclsyntax.Block) []text {
-	labels := make([]text, len(def.Labels))
+func (e *evaluator) decodeLabels(def *Block, block *hclsyntax.Block) []settingText {
+	labels := make([]settingText, len(def.Labels))
 	form := def.Name
 	for _, l := range def.Labels {
 		if len(l.OneOf) == 1 {
@@ -103,7 +105,7 @@ func (e *evaluator) decodeLabels(def *Block, block *hclsyntax.Block) []text {
 			e.errorf(block.LabelRanges[i], "Label not expected", "The form is: %s { ... }", form)
 			continue
 		}
-		labels[i] = text{s: block.Labels[i], at: block.LabelRanges[i]}
+		labels[i] = settingText{s: block.Labels[i], at: block.LabelRanges[i]}
 	}
 	if n := len(block.Labels); n < len(def.Labels) {
 		for i := n; i < len(def.Labels); i++ {
@@ -131,9 +133,11 @@ func (e *evaluator) unknownArgument(def *Block, attr *hclsyntax.Attribute) {
 
 func (e *evaluator) unknownBlock(def *Block, block *hclsyntax.Block) {
 	name := block.Type
-	if def != nil && def.argument(name) != nil {
-		e.errorf(block.TypeRange, "Argument written as a block", "%s is an argument: write %s = { ... } with an equals sign.", name, name)
-		return
+	if def != nil {
+		if arg := def.argument(name); arg != nil {
+			e.errorf(block.TypeRange, "Argument written as a block", "%s is an argument: write %s = %s with an equals sign.", name, name, arg.Type.form())
+			return
+		}
 	}
 	where := "At the top level of a file there is no block named " + name + "."
 	if def != nil {

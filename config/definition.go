@@ -77,6 +77,17 @@ func Language() []*Block {
 	return []*Block{rowhookBlock, sourceBlock, eventBlock, localsBlock, webhookBlock, stdoutBlock}
 }
 
+// form is how a value of the type is written.
+func (t Type) form() string {
+	switch t {
+	case TypeStrings, TypeSecrets:
+		return "[...]"
+	case TypeSecretMap:
+		return "{ ... }"
+	}
+	return "..."
+}
+
 func (b *Block) argument(name string) *Argument {
 	for i := range b.Arguments {
 		if b.Arguments[i].Name == name {
@@ -98,7 +109,7 @@ func (b *Block) block(name string) *Block {
 // title names the block with the labels that tell definitions apart:
 // `sink "webhook"`.
 func (b *Block) title() string {
-	if len(b.Labels) > 0 && len(b.Labels[0].OneOf) == 1 {
+	if b.Name == "sink" && len(b.Labels[0].OneOf) == 1 {
 		return b.Name + ` "` + b.Labels[0].OneOf[0] + `"`
 	}
 	return b.Name

@@ -88,12 +88,12 @@ func (e *evaluator) event(b *body, sources []Source) *rule {
 		Name:             label.s,
 		Type:             label.s,
 		Version:          get[int](b, "version"),
-		Description:      get[text](b, "description").s,
+		Description:      get[settingText](b, "description").s,
 		Source:           e.eventSource(b, sources),
 		NonTransactional: get[bool](b, "non_transactional"),
 		Barrier:          get[bool](b, "barrier"),
 	}}
-	if t := get[text](b, "type"); t.s != "" {
+	if t := get[settingText](b, "type"); t.s != "" {
 		r.Type = t.s
 		e.eventType(t, "type")
 	}
@@ -121,7 +121,7 @@ func formsText(forms []string) string {
 	return list(words, "and")
 }
 
-func (e *evaluator) label(b *body, label text) {
+func (e *evaluator) label(b *body, label settingText) {
 	if label.s == "" && label.at == b.at {
 		return // missing, and reported
 	}
@@ -132,7 +132,7 @@ func (e *evaluator) label(b *body, label text) {
 const maxLabel = 200
 
 // eventType reports a label or type that events cannot have.
-func (e *evaluator) eventType(t text, what string) {
+func (e *evaluator) eventType(t settingText, what string) {
 	summary := "Invalid event " + what
 	switch {
 	case t.unknown:
@@ -224,15 +224,15 @@ func (e *evaluator) subject(b *body, r *rule) (ruleKind, bool) {
 		found = append(found, name)
 		switch name {
 		case "table":
-			e.table(r, get[text](b, "table"))
+			e.table(r, get[settingText](b, "table"))
 		case "tables":
-			for _, t := range get[[]text](b, "tables") {
+			for _, t := range get[[]settingText](b, "tables") {
 				e.table(r, t)
 			}
 		case "channel":
-			kind, r.Channel = ruleChannel, e.serverName(get[text](b, "channel"), "channel")
+			kind, r.Channel = ruleChannel, e.serverName(get[settingText](b, "channel"), "channel")
 		case "message":
-			kind, r.Message = ruleMessage, get[text](b, "message").s
+			kind, r.Message = ruleMessage, get[settingText](b, "message").s
 			if r.Message == "rowhook" || strings.HasPrefix(r.Message, "rowhook.") {
 				e.errorf(s.expr.Range(), "Reserved message prefix", "Prefixes that begin with rowhook. are rowhook's own; rowhook.context sets tx.context. Choose another prefix.")
 			}
@@ -253,14 +253,14 @@ func (e *evaluator) subject(b *body, r *rule) (ruleKind, bool) {
 	return kind, false
 }
 
-func (e *evaluator) serverName(t text, what string) string {
+func (e *evaluator) serverName(t settingText, what string) string {
 	if len(t.s) > maxIdentifier {
 		e.errorf(t.at, "Name is too long", "PostgreSQL allows 63 bytes in the name of a %s; this one has %d.", what, len(t.s))
 	}
 	return t.s
 }
 
-func (e *evaluator) table(r *rule, t text) {
+func (e *evaluator) table(r *rule, t settingText) {
 	if t.s == "" {
 		return // reported, or unknown
 	}
@@ -285,7 +285,7 @@ func (e *evaluator) operations(b *body, r *rule, kind ruleKind, one bool) {
 		e.errorf(b.at, "Missing argument", "An event on a table says which operations it matches: on = [\"insert\", \"update\", \"delete\"], or some of them.")
 	}
 	var ops []relay.Op
-	for _, t := range get[[]text](b, "on") {
+	for _, t := range get[[]settingText](b, "on") {
 		ops = append(ops, operations[t.s])
 	}
 	r.Ops = relay.OpsOf(ops...)
@@ -314,8 +314,8 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 	}
 	scope := exprScope{
 		kind: kind, source: r.Source, ops: r.Ops, tables: r.Tables, locals: e.locals.expressions(),
-		payloadText:     get[text](b, "payload_format").s == "text",
-		numbersAsString: get[text](b, "numbers").s == "string",
+		payloadText:     get[settingText](b, "payload_format").s == "text",
+		numbersAsString: get[settingText](b, "numbers").s == "string",
 	}
 	compiled, diags := compileExprs(scope, given[0], given[1], given[2], given[3])
 	e.list = append(e.list, diags...)

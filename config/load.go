@@ -66,11 +66,19 @@ func (c *Config) Source(name string) *Source {
 // prints the diagnostics.
 func Load(paths []string, opts Options) (*Config, *Files, hcl.Diagnostics) {
 	p := &problems{}
-	files := readFiles(p, paths)
-	l := &loader{
-		evaluator: &evaluator{problems: p, opts: &opts, files: files, locals: &locals{byName: map[string]*local{}}},
-	}
-	cfg := l.load(baseOf(paths))
+	return load(p, readFiles(p, paths), baseOf(paths), opts)
+}
+
+// loadText loads one file that is in memory.
+func loadText(name string, src []byte, opts Options) (*Config, *Files, hcl.Diagnostics) {
+	p, files := &problems{}, &Files{files: map[string]*hcl.File{}}
+	files.parse(p, name, src)
+	return load(p, files, ".", opts)
+}
+
+func load(p *problems, files *Files, base string, opts Options) (*Config, *Files, hcl.Diagnostics) {
+	l := &loader{evaluator: &evaluator{problems: p, opts: &opts, files: files, locals: &locals{byName: map[string]*local{}}}}
+	cfg := l.load(base)
 	diags := p.sorted()
 	if diags.HasErrors() {
 		return nil, files, diags
@@ -109,11 +117,11 @@ func (l *loader) load(base string) *Config {
 		cfg.rules = append(cfg.rules, l.event(l.decode(eventBlock, block), cfg.Sources))
 	}
 	l.checkRules(cfg)
-	var patterns []text
+	var patterns []settingText
 	for _, block := range l.sinks {
 		if b := l.decodeSink(block); b != nil {
 			cfg.Sinks = append(cfg.Sinks, l.sink(b))
-			patterns = append(patterns, get[[]text](b, "events")...)
+			patterns = append(patterns, get[[]settingText](b, "events")...)
 		}
 	}
 	l.checkSinks(cfg.Sinks)

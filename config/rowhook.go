@@ -70,21 +70,21 @@ func (e *evaluator) settings(b *body, base string) Settings {
 	s := Settings{
 		Language:      get[int](b, "language"),
 		DataDir:       filepath.Join(base, "rowhook-data"),
-		Listen:        get[text](b, "listen").s,
+		Listen:        get[settingText](b, "listen").s,
 		ShutdownGrace: get[time.Duration](b, "shutdown_grace"),
 		Retention:     relay.RetentionLimits{Age: get[time.Duration](log, "retention"), MaxBytes: get[int64](log, "max_size")},
-		OnFull:        OnFull(get[text](log, "on_full").s),
+		OnFull:        OnFull(get[settingText](log, "on_full").s),
 	}
 	if s.Language != LanguageVersion {
 		e.errorf(b.where("language"), "Unknown language version", "This rowhook reads language = %d. A newer one may read %d.", LanguageVersion, s.Language)
 	}
-	if dir := get[text](b, "data_dir"); dir.s != "" {
+	if dir := get[settingText](b, "data_dir"); dir.s != "" {
 		s.DataDir = dir.s
 		if !filepath.IsAbs(dir.s) {
 			s.DataDir = filepath.Join(filepath.Dir(b.where("data_dir").Filename), dir.s)
 		}
 	}
-	if l := get[text](b, "listen"); !l.unknown {
+	if l := get[settingText](b, "listen"); !l.unknown {
 		host, port, err := net.SplitHostPort(l.s)
 		_, perr := strconv.ParseUint(port, 10, 16)
 		if err != nil || perr != nil || (host != "" && net.ParseIP(host) == nil && !hostForm.MatchString(host)) {

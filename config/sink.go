@@ -119,10 +119,10 @@ func (e *evaluator) sink(b *body) Sink {
 		ID:           b.labels[1].s,
 		Kind:         b.def.Labels[0].OneOf[0],
 		Target:       b.def.Labels[0].OneOf[0],
-		Events:       e.patterns(get[[]text](b, "events")),
-		FromEarliest: get[text](b, "from").s == "earliest",
-		Order:        relay.Order(get[text](b, "order").s),
-		OnFailure:    relay.OnFailure(get[text](b, "on_failure").s),
+		Events:       e.patterns(get[[]settingText](b, "events")),
+		FromEarliest: get[settingText](b, "from").s == "earliest",
+		Order:        relay.Order(get[settingText](b, "order").s),
+		OnFailure:    relay.OnFailure(get[settingText](b, "on_failure").s),
 		MaxInFlight:  get[int](b, "max_in_flight"),
 		Retry: relay.RetryPolicy{
 			MaxAttempts: get[int](retry, "max_attempts"),
@@ -150,15 +150,15 @@ func (e *evaluator) sink(b *body) Sink {
 
 func (e *evaluator) webhook(b *body, ep *relay.Endpoint) *Webhook {
 	w := &Webhook{
-		Format:       get[text](b, "format").s,
+		Format:       get[settingText](b, "format").s,
 		Timeout:      get[time.Duration](b, "timeout"),
 		AllowPrivate: get[bool](b, "allow_private"),
 	}
-	if t := get[text](b, "url"); t.s != "" {
+	if t := get[settingText](b, "url"); t.s != "" {
 		w.URL = relay.NewSecret(t.s)
 		ep.Target = e.receiverURL(t)
 	}
-	for _, t := range get[[]text](b, "secrets") {
+	for _, t := range get[[]settingText](b, "secrets") {
 		e.signingSecret(t)
 		w.Secrets = append(w.Secrets, relay.NewSecret(t.s))
 	}
@@ -178,7 +178,7 @@ func (e *evaluator) webhook(b *body, ep *relay.Endpoint) *Webhook {
 }
 
 // patterns parses event patterns one by one, so that each mistake has its place.
-func (e *evaluator) patterns(texts []text) relay.Patterns {
+func (e *evaluator) patterns(texts []settingText) relay.Patterns {
 	var all []string
 	ok, wanted := true, false
 	for _, t := range texts {
@@ -213,7 +213,7 @@ func (e *evaluator) patterns(texts []text) relay.Patterns {
 }
 
 // unmatched warns of patterns that choose no event of any rule.
-func unmatched(p *problems, events []text, rules []*rule) {
+func unmatched(p *problems, events []settingText, rules []*rule) {
 	for _, t := range events {
 		body := strings.TrimPrefix(t.s, "!")
 		pat, err := relay.ParsePatterns([]string{body})
@@ -233,7 +233,7 @@ func unmatched(p *problems, events []text, rules []*rule) {
 
 // receiverURL reports what is wrong with the URL of a webhook, and returns
 // what people may see of it.
-func (e *evaluator) receiverURL(t text) string {
+func (e *evaluator) receiverURL(t settingText) string {
 	const summary = "Invalid webhook URL"
 	u, err := url.Parse(t.s)
 	switch {
@@ -263,7 +263,7 @@ func (e *evaluator) receiverURL(t text) string {
 }
 
 // signingSecret reports a secret that Standard Webhooks does not allow.
-func (e *evaluator) signingSecret(t text) {
+func (e *evaluator) signingSecret(t settingText) {
 	if t.unknown || t.s == "" {
 		return
 	}

@@ -75,7 +75,7 @@ var (
 const maxIdentifier = 63
 
 // name reports a label that cannot be the name of a source or sink.
-func (e *evaluator) name(b *body, label text) {
+func (e *evaluator) name(b *body, label settingText) {
 	if label.s == "" && label.at == b.at {
 		return // missing, and reported
 	}
@@ -103,18 +103,18 @@ func (e *evaluator) source(b *body) Source {
 		Slot:            "rowhook_" + name.s,
 		Publication:     "rowhook_" + name.s,
 		Manage:          get[bool](b, "manage"),
-		Confirm:         Confirm(get[text](b, "confirm").s),
+		Confirm:         Confirm(get[settingText](b, "confirm").s),
 		MaxRuleFailures: get[int](b, "max_rule_failures"),
 		Failover:        get[bool](b, "failover"),
 		Range:           b.at,
 	}
-	if t := get[text](b, "slot"); t.s != "" {
+	if t := get[settingText](b, "slot"); t.s != "" {
 		s.Slot = t.s
 		if !slotForm.MatchString(t.s) {
 			e.errorf(t.at, "Invalid slot name", "PostgreSQL allows a-z, 0-9 and _ in the name of a slot, at most 63 of them.%s", nameHint(t.s))
 		}
 	}
-	if t := get[text](b, "publication"); t.s != "" {
+	if t := get[settingText](b, "publication"); t.s != "" {
 		s.Publication = t.s
 		if len(t.s) > maxIdentifier || strings.ContainsRune(t.s, 0) {
 			e.errorf(t.at, "Name is too long", "PostgreSQL cuts names after 63 bytes; this one has %d.", len(t.s))
@@ -123,7 +123,7 @@ func (e *evaluator) source(b *body) Source {
 	if !s.Manage && b.arg("failover") != nil && s.Failover {
 		e.warnf(b.arg("failover").name, "Argument without effect", "With manage = false rowhook does not create the slot. Create it with the FAILOVER option.")
 	}
-	if t := get[text](b, "url"); t.s != "" {
+	if t := get[settingText](b, "url"); t.s != "" {
 		s.URL = relay.NewSecret(t.s)
 		e.databaseURL(t)
 	}
@@ -132,7 +132,7 @@ func (e *evaluator) source(b *body) Source {
 
 // databaseURL reports what is wrong with the URL of a database. The text of
 // the URL, also that in an error of its parser, stays out of the diagnostics.
-func (e *evaluator) databaseURL(t text) {
+func (e *evaluator) databaseURL(t settingText) {
 	password := false
 	scheme, _, isURL := strings.Cut(t.s, "://")
 	switch isURL = isURL && schemeForm.MatchString(scheme); {

@@ -72,8 +72,8 @@ func tablePart(s string, first bool) (part, rest, problem string) {
 	return "", "", "The quote in the name is not closed."
 }
 
-// quoteTable writes a name so that parseTable reads it again.
-func quoteTable(t relay.TableName) string {
+// writeTable writes a name so that parseTable reads it again.
+func writeTable(t relay.TableName) string {
 	schema, table := t.Schema, t.Name
 	if strings.ContainsAny(schema, `."`) {
 		schema = `"` + strings.ReplaceAll(schema, `"`, `""`) + `"`

@@ -1,0 +1,6 @@
+# WARNING nowhere: No events
+# What cannot be parsed is printed too, without its secrets.
+source "postgres" "shop" {
+  # ERROR: Invalid expression
+  url = ) "postgres://app:s3cr3t-broken@db/shop"
+}

@@ -1,0 +1,2 @@
+# ERROR nowhere: No source
+# WARNING nowhere: No events

@@ -1,0 +1,1 @@
+this folder is not read

@@ -1,0 +1,9 @@
+source "postgres" "main" {
+  url = "postgres://localhost/shop"
+}
+
+event "order.placed" {
+  table = "public.orders"
+  on    = ["insert"]
+  data  = row
+}
