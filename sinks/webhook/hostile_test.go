@@ -75,7 +75,9 @@ func TestSend_HostileReceivers(t *testing.T) {
 	}{
 		{"silent", hang, relay.Failed, relay.ErrTimeout, 0, true},
 		{"head drip", func(p *peer) { p.say("HTTP/1.1 200 OK\r\n"); drip(p, "X-A: b\r\n") }, relay.Failed, relay.ErrTimeout, 0, true},
-		{"status drip", func(p *peer) { drip(p, "HTTP/1.1 200 OKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKK") },
+		{"status drip", func(p *peer) {
+			drip(p, "HTTP/1.1 200 OKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKK")
+		},
 			relay.Failed, relay.ErrTimeout, 0, true},
 		{"body drip after success", func(p *peer) { p.say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"); drip(p, "x") },
 			relay.Delivered, relay.ErrNone, 200, true},

@@ -133,7 +133,7 @@ func TestSend_TLSStallsAndNonsense(t *testing.T) {
 		handle func(*peer)
 		want   string
 	}{
-		{"stall", func(p *peer) { p.br.Peek(1 << 12) }, "tls: timed out"}, //nolint:errcheck // it blocks, that is all
+		{"stall", func(p *peer) { p.br.Peek(1 << 12) }, "tls: timed out"},                                                                         //nolint:errcheck // it blocks, that is all
 		{"plain HTTP", func(p *peer) { p.say("HTTP/1.1 400 Bad Request\r\n\r\n"); p.br.Peek(1 << 12) }, "tls: the other side does not speak TLS"}, //nolint:errcheck // likewise
 		{"closes", func(*peer) {}, "tls: "},
 	} {
