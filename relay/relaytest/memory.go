@@ -328,8 +328,13 @@ func (m *Memory) SettledAfter(_ context.Context, c relay.CursorID, after int64) 
 			out = append(out, ref.Seq)
 		}
 	}
+	for ref, o := range m.open {
+		if ref.CursorID == c && ref.Seq > after && o.State.Settled() {
+			out = append(out, ref.Seq)
+		}
+	}
 	slices.Sort(out)
-	return out, nil
+	return slices.Compact(out), nil
 }
 
 // Endpoints implements relay.Ledger.
