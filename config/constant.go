@@ -126,8 +126,27 @@ func (e *evaluator) eval(expr hclsyntax.Expression) (constant, bool) {
 	case *hclsyntax.ScopeTraversalExpr:
 		return e.variable(x)
 	}
+	if unparsed(expr) {
+		return constant{}, false
+	}
 	e.errorf(at, "Setting is not a fixed value", "Outside events, a value is a literal, a list or a map of literals, a template, a local, env(\"NAME\") or file(\"path\"). Write out the result of the expression.")
 	return constant{}, false
+}
+
+// unparsed reports whether the parser, which has said so, could not read a part
+// of the expression.
+func unparsed(expr hclsyntax.Expression) bool {
+	found := false
+	_ = hclsyntax.VisitAll(expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		switch x := n.(type) {
+		case *hclsyntax.ExprSyntaxError:
+			found = true
+		case *hclsyntax.LiteralValueExpr:
+			found = found || !x.Val.IsKnown()
+		}
+		return nil
+	})
+	return found
 }
 
 func literal(v cty.Value, at hcl.Range) constant {

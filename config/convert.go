@@ -54,6 +54,7 @@ func (e *evaluator) wrongType(arg *Argument, v constant, form string) {
 func (e *evaluator) toText(arg *Argument, v constant) (settingText, bool) {
 	t := settingText{s: v.text, secret: v.secret, unknown: v.kind == unknownConst, at: v.at}
 	if t.unknown {
+		t.s = ""
 		return t, true
 	}
 	if v.kind != textConst {

@@ -305,8 +305,13 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 	}
 	reached := e.locals.reach(exprs[:]...)
 	for _, l := range reached {
-		if l.cyclic {
+		if l.cyclic || unparsed(l.expr) {
 			return // reported at its definition
+		}
+	}
+	for _, x := range exprs {
+		if x != nil && unparsed(x) {
+			return // reported by the parser
 		}
 	}
 	if !one || exprs[3] == nil || (kind == ruleTable && r.Ops == 0) {

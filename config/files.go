@@ -17,6 +17,9 @@ import (
 type Files struct {
 	files map[string]*hcl.File
 	order []string
+	// incomplete: a file could not be read or parsed as a whole. What is missing
+	// may be in the part that is not known.
+	incomplete bool
 }
 
 // Names returns the names of the files, in the order they were read.
@@ -47,6 +50,7 @@ func readFiles(p *problems, paths []string) *Files {
 		info, err := os.Stat(path)
 		switch {
 		case err != nil:
+			f.incomplete = true
 			p.unreadable(path, err)
 		case info.IsDir():
 			for _, name := range inFolder(p, path) {
@@ -92,12 +96,14 @@ func (p *problems) unreadable(path string, err error) {
 func (f *Files) read(p *problems, name string, known *[]fs.FileInfo) {
 	file, err := os.Open(name)
 	if err != nil {
+		f.incomplete = true
 		p.unreadable(name, err)
 		return
 	}
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
+		f.incomplete = true
 		p.unreadable(name, err)
 		return
 	}
@@ -109,6 +115,7 @@ func (f *Files) read(p *problems, name string, known *[]fs.FileInfo) {
 	*known = append(*known, info)
 	src, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	if err != nil {
+		f.incomplete = true
 		p.unreadable(name, err)
 		return
 	}
@@ -117,11 +124,13 @@ func (f *Files) read(p *problems, name string, known *[]fs.FileInfo) {
 
 func (f *Files) parse(p *problems, name string, src []byte) {
 	if len(src) > maxFile {
+		f.incomplete = true
 		p.errorf(hcl.Range{}, "File is too large", "%s is larger than 4 MiB. Is it a configuration? If so, divide it into several files.", name)
 		return
 	}
 	if at, deep := tooDeep(name, src); deep {
 		f.files[name] = &hcl.File{Bytes: src, Body: &hclsyntax.Body{}}
+		f.incomplete = true
 		p.errorf(at, "Nested too deeply", "The parser gives up on expressions of more than 100 levels or 20,000 operators. Divide it with locals.")
 		return
 	}
@@ -129,6 +138,7 @@ func (f *Files) parse(p *problems, name string, src []byte) {
 	f.files[name] = file
 	f.order = append(f.order, name)
 	p.list = append(p.list, diags...)
+	f.incomplete = f.incomplete || diags.HasErrors()
 }
 
 // tooDeep reports where a file is nested so deeply that parsing it could use

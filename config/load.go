@@ -125,8 +125,10 @@ func (l *loader) load(base string) *Config {
 		}
 	}
 	l.checkSinks(cfg.Sinks)
-	unmatched(l.problems, patterns, cfg.rules)
-	l.locals.checkUsed(l.problems)
+	if !l.files.incomplete {
+		unmatched(l.problems, patterns, cfg.rules)
+		l.locals.checkUsed(l.problems)
+	}
 	for _, r := range cfg.rules {
 		cfg.Rules = append(cfg.Rules, r.Rule)
 	}
@@ -194,7 +196,7 @@ func (l *loader) decodeSink(block *hclsyntax.Block) *body {
 }
 
 func (l *loader) checkSources(sources []Source) {
-	if len(sources) == 0 {
+	if len(sources) == 0 && !l.files.incomplete && len(l.files.order) > 0 {
 		at := hcl.Range{}
 		if len(l.events) > 0 {
 			at = l.events[0].DefRange()
@@ -214,7 +216,7 @@ func (l *loader) checkSources(sources []Source) {
 }
 
 func (l *loader) checkRules(cfg *Config) {
-	if len(l.events) == 0 && len(l.files.order) > 0 {
+	if len(l.events) == 0 && !l.files.incomplete && len(l.files.order) > 0 {
 		l.warnf(hcl.Range{}, "No events", "There is no event block, so no change makes an event.")
 	}
 	first := map[string]*rule{}

@@ -1,4 +1,3 @@
-# WARNING nowhere: No events
 # What cannot be parsed is printed too, without its secrets.
 source "postgres" "shop" {
   # ERROR: Invalid expression
