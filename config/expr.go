@@ -1,0 +1,104 @@
+package config
+
+import (
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/rowhook/rowhook/relay"
+)
+
+// ruleKind is what a rule is about.
+type ruleKind uint8
+
+const (
+	ruleTable ruleKind = iota
+	ruleChannel
+	ruleMessage
+)
+
+// exprScope says which names a rule's expressions may use.
+type exprScope struct {
+	kind   ruleKind
+	source string // the name of the rule's source
+	ops    relay.Ops
+	tables []relay.TableName
+	// locals are the expressions of the locals blocks. A local is compiled where
+	// it is used and may use every name that is known there.
+	locals          map[string]hcl.Expression
+	payloadText     bool // payload_format = "text"
+	numbersAsString bool // numbers = "string"
+}
+
+// ruleExprs is the compiled expressions of one event block. It is immutable.
+type ruleExprs struct {
+	scope                   exprScope
+	when, key, tenant, data *compiledExpr // nil when absent
+	uses                    []exprUse
+}
+
+// compiledExpr is one argument of an event.
+type compiledExpr struct {
+	name string // of the argument
+	rng  hcl.Range
+	node node
+}
+
+// columnUse is a column that a rule reads, and where.
+type columnUse struct {
+	name string
+	// old says that the value before the change is read.
+	old bool
+	rng hcl.Range
+	// whole is a row passed as a whole; name is empty.
+	whole bool
+}
+
+// exprUse is a use of new, old, row or changed in an expression.
+type exprUse struct {
+	side  side
+	name  string // empty: the whole row
+	rng   hcl.Range
+	outer hcl.Range
+}
+
+// compileExprs compiles the expressions of an event, any of which may be nil,
+// and reports everything that can be known to be wrong without a catalogue.
+// What it returns is not nil, and is for use only when there are no errors.
+func compileExprs(scope exprScope, when, key, tenant, data hcl.Expression) (*ruleExprs, hcl.Diagnostics) {
+	e := &ruleExprs{scope: scope}
+	c := &compiler{scope: &e.scope, localNodes: map[string]node{}}
+	for _, a := range []struct {
+		name string
+		expr hcl.Expression
+		into **compiledExpr
+	}{{"when", when, &e.when}, {"key", key, &e.key}, {"tenant", tenant, &e.tenant}, {"data", data, &e.data}} {
+		if a.expr == nil {
+			continue
+		}
+		c.outer = a.expr.Range()
+		*a.into = &compiledExpr{name: a.name, rng: a.expr.Range(), node: c.compile(a.expr)}
+	}
+	if data == nil && scope.kind == ruleTable {
+		e.data = &compiledExpr{name: "data", node: rowNode{side: sideRow}}
+		c.uses = append(c.uses, exprUse{side: sideRow})
+	} else if data == nil {
+		e.data = &compiledExpr{name: "data", node: factNode{fact: factPayload}}
+	}
+	e.uses = c.uses
+	return e, append(c.diags, e.typeCheck(nil, scope.ops)...)
+}
+
+// reads returns the columns the rule reads. All says that it reads every one.
+func (e *ruleExprs) reads() (cols []columnUse, all bool) {
+	for _, u := range e.uses {
+		use := columnUse{name: u.name, rng: u.rng, whole: u.name == ""}
+		all = all || use.whole
+		if u.side != sideOld {
+			cols = append(cols, use)
+		}
+		if u.side == sideOld || u.side == sideChanged || u.side == sideRow && e.scope.ops.Has(relay.Delete) {
+			use.old = true
+			cols = append(cols, use)
+		}
+	}
+	return cols, all
+}
