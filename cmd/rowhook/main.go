@@ -1,0 +1,135 @@
+// Command rowhook turns the commits of a PostgreSQL application into typed
+// events and delivers them as signed webhooks.
+//
+// This package is the edge: one file a command, which reads its flags, calls
+// the packages below and prints. What acts on a data folder goes through the
+// socket of the daemon that has it, or, when none runs, works on the store
+// itself; both are an admin.Actions.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/rowhook/rowhook/relay/admin"
+	"github.com/rowhook/rowhook/relay/api"
+)
+
+// Exit codes. They do not change.
+const (
+	exitOK      = 0
+	exitFailure = 1 // it could not be done
+	exitUsage   = 2 // the command line or the configuration is wrong
+	// exitNotReady is of status: no daemon runs, or a source of it makes no
+	// progress.
+	exitNotReady = 3
+)
+
+func main() {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		// The second signal is from somebody who does not want to wait.
+		s := <-signals
+		code := exitFailure
+		if n, ok := s.(syscall.Signal); ok {
+			code = 128 + int(n)
+		}
+		os.Exit(code)
+	}()
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
+}
+
+// run is the program: it runs one command and returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
+	p := &program{
+		stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv,
+		now: time.Now, zone: time.Local,
+	}
+	p.dataDir, p.offline = p.configuredDataDir, p.openStore
+	p.daemon, p.check, p.receive = p.runDaemon, p.checkConfig, p.runReceiver
+	return p.run(ctx, args)
+}
+
+// program is what the commands share.
+type program struct {
+	args           []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	now            func() time.Time
+	zone           *time.Location
+
+	// dataDir returns the data folder of a configuration.
+	dataDir func(paths []string) (string, error)
+	// offline opens the store of a stopped daemon and takes its lock.
+	offline func(ctx context.Context, dataDir string, configPaths []string) (backend, error)
+	daemon  daemonFunc
+	check   checkFunc
+	receive receiveFunc
+}
+
+// backend is what commands act on: a running daemon, or the store of a stopped
+// one.
+type backend interface {
+	admin.Actions
+	io.Closer
+}
+
+func (p *program) run(ctx context.Context, args []string) int {
+	p.args = args
+	root := p.rootCommand()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var exit *exitError
+	code := exitFailure
+	switch {
+	case errors.As(err, &exit):
+		code = exit.code
+		if exit.err == nil {
+			return code
+		}
+	case errors.Is(err, api.ErrInvalid):
+		code = exitUsage
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		err = errors.New("interrupted")
+	}
+	fmt.Fprintf(p.stderr, "rowhook: %v\n", err)
+	if exit != nil && exit.usage {
+		fmt.Fprintf(p.stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
+	}
+	return code
+}
+
+// exitError ends the program with a code of its own.
+type exitError struct {
+	code  int
+	err   error // nil: everything is said already
+	usage bool  // of the command line
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usageErrorf returns an error of the command line.
+func usageErrorf(format string, args ...any) error {
+	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...), usage: true}
+}

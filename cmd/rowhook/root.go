@@ -1,0 +1,139 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "rowhook",
+		Short: "PostgreSQL commits as typed events, delivered as signed webhooks",
+		Long: `Rowhook reads the logical replication of PostgreSQL databases, passes every
+change through rules, writes the resulting events to a durable log and delivers
+them to webhook endpoints: at least once, in order per key, with an id that
+never changes.
+
+Commands that look at a daemon, or change something of it, go through the socket
+in its data folder; when no daemon runs they work on the store itself.
+
+Exit codes: 0 done; 1 it could not be done; 2 the command line or the
+configuration is wrong; 3 (status) no daemon runs or a source makes no progress.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		// Of a wrong word under a group and a flag of the command that was meant,
+		// the word is the mistake.
+		if c.HasSubCommands() {
+			if _, rest, ferr := root.Find(p.args); ferr == nil && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+				return noSubcommand(c, rest)
+			}
+		}
+		return usageErrorf("%w", err)
+	})
+	root.AddGroup(
+		&cobra.Group{ID: "daemon", Title: "The daemon:"},
+		&cobra.Group{ID: "look", Title: "A daemon or its store:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("daemon", p.runCommand(), p.checkCommand())
+	add("look", p.statusCommand(), p.eventsCommand(), p.deliveriesCommand(), p.endpointsCommand(),
+		p.checkpointCommand(), p.sourceCommand(), p.backupCommand())
+	root.AddCommand(p.receiveCommand(), p.versionCommand())
+	root.SetHelpCommand(helpCommand(root))
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	strict(root)
+	return root
+}
+
+// strict makes every mistake on the command line an error with exit code 2.
+// Left alone, cobra answers a wrong word under a group with help and exit code
+// 0.
+func strict(cmd *cobra.Command) {
+	if cmd.HasSubCommands() {
+		cmd.Args = noSubcommand
+		cmd.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	} else {
+		args := cmd.Args
+		if args == nil {
+			args = exactArgs()
+		}
+		cmd.Args = func(c *cobra.Command, given []string) error {
+			if err := args(c, given); err != nil {
+				return usageError(err)
+			}
+			return nil
+		}
+	}
+	for _, c := range cmd.Commands() {
+		strict(c)
+	}
+}
+
+func usageError(err error) error {
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return err
+	}
+	return usageErrorf("%w", err)
+}
+
+// noSubcommand refuses a word that is no subcommand of a group.
+func noSubcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+		return usageErrorf("there is no command %q under '%s'; did you mean %s?", args[0], cmd.CommandPath(), strings.Join(s, " or "))
+	}
+	return usageErrorf("there is no command %q under '%s'", args[0], cmd.CommandPath())
+}
+
+// helpCommand replaces cobra's, which ends a wrong topic with exit code 0.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || cmd == nil || len(rest) > 0 {
+				return usageErrorf("there is no command '%s'", strings.Join(append([]string{"rowhook"}, args...), " "))
+			}
+			return cmd.Help()
+		},
+	}
+}
+
+// exactArgs is cobra.ExactArgs with the names of the arguments in its error.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return usageErrorf("%s is missing", names[len(args)])
+		}
+		return maxArgs(len(names))(nil, args)
+	}
+}
+
+// maxArgs is cobra.MaximumNArgs with the first argument too many in its error.
+func maxArgs(n int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usageErrorf("%q is one argument too many", args[n])
+		}
+		return nil
+	}
+}

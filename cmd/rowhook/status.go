@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/relay/api"
+)
+
+func (p *program) statusCommand() *cobra.Command {
+	var t target
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show whether sources, rules and endpoints make progress",
+		Long: `Status shows the daemon's sources (how far they are, how much WAL their slots
+make PostgreSQL keep), its rules (how many changes they saw, matched and failed
+on) and its endpoints (what waits, is retried or needs a person).
+
+It ends with exit code 3 when no daemon runs, in which case it shows what the
+store has, or when a source makes no progress.`,
+		Example: `  rowhook status
+  rowhook status -c /etc/rowhook --json
+  rowhook status --data-dir /var/lib/rowhook >/dev/null || systemctl restart rowhook`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := p.action(cmd, &t, func(ctx context.Context, b backend) error {
+				st, err := b.Status(ctx, &api.StatusRequest{})
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					err = p.printJSON(st)
+				} else {
+					err = p.printStatus(st)
+				}
+				if err == nil && !st.Ready() {
+					err = &exitError{code: exitNotReady}
+				}
+				return err
+			})
+			if errors.Is(err, errNoFolder) {
+				return &exitError{code: exitNotReady, err: err}
+			}
+			return err
+		},
+	}
+	t.flags(cmd)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func jsonFlag(cmd *cobra.Command, v *bool) {
+	cmd.Flags().BoolVar(v, "json", false, "print JSON, as the API answers it")
+}
+
+func (p *program) printStatus(st *api.Status) error {
+	if st.Running {
+		fmt.Fprintf(p.stdout, "rowhook %s, pid %d, up %s, data folder %s\n", st.Version, st.PID, span(st.Now.Sub(st.Started)), printable(st.DataDir))
+	} else {
+		fmt.Fprintf(p.stdout, "rowhook is not running; the store in %s has:\n", printable(st.DataDir))
+	}
+	fmt.Fprintf(p.stdout, "log: %s\n", logLine(&st.Log))
+	if err := p.printSources(st); err != nil {
+		return err
+	}
+	if err := p.printRules(st); err != nil {
+		return err
+	}
+	return p.printEndpoints(st)
+}
+
+func logLine(l *api.LogStatus) string {
+	s := size(l.Bytes)
+	if l.MaxBytes > 0 {
+		s += " of " + size(l.MaxBytes)
+	}
+	if l.RetentionSeconds > 0 {
+		s += ", kept for " + span(time.Duration(l.RetentionSeconds)*time.Second)
+	}
+	if l.OnFull != "" {
+		s += ", when full: " + l.OnFull
+	}
+	if l.Append.Count() > 0 {
+		s += fmt.Sprintf(", append p50 %s p99 %s", seconds(l.Append.Quantile(0.5)), seconds(l.Append.Quantile(0.99)))
+	}
+	if l.Full {
+		s += "; FULL: nothing is read"
+	}
+	if l.Error != "" {
+		s += "; last error: " + printable(l.Error)
+	}
+	return s
+}
+
+func (p *program) printSources(st *api.Status) error {
+	fmt.Fprintln(p.stdout)
+	tab := newTable(p.stdout, "SOURCE", "STATE", "CHECKPOINT", "LAG", "WAL KEPT", "LAST CHANGE", "CHANGES", "EVENTS", "GAPS")
+	for i := range st.Sources {
+		s := &st.Sources[i]
+		tab.row(s.Name, s.State, s.Checkpoint, sizeOrUnknown(s.LagBytes), sizeOrUnknown(s.RetainedBytes), ago(s.LastChange, st.Now),
+			count(s.Changes), count(s.Events), count(s.Gaps))
+	}
+	if err := tab.flush(); err != nil {
+		return err
+	}
+	for i := range st.Sources {
+		s := &st.Sources[i]
+		if s.Reason != "" && st.Running {
+			fmt.Fprintf(p.stdout, "  %s is %s: %s\n", printable(s.Name), s.State, printable(s.Reason))
+		}
+		if g := s.LastGap; g != nil {
+			fmt.Fprintf(p.stdout, "  %s has a gap before generation %d, %s: %s\n", printable(s.Name), g.Generation, p.clock(g.At), printable(g.Reason))
+		}
+		for j := range s.Channels {
+			if c := &s.Channels[j]; !c.Listening && st.Running {
+				fmt.Fprintf(p.stdout, "  %s does not listen to channel %s\n", printable(s.Name), printable(c.Name))
+			}
+		}
+	}
+	return nil
+}
+
+func (p *program) printRules(st *api.Status) error {
+	if len(st.Rules) == 0 {
+		return nil
+	}
+	fmt.Fprintln(p.stdout)
+	tab := newTable(p.stdout, "RULE", "SOURCE", "SEEN", "MATCHED", "FAILED", "LAST MATCH")
+	for i := range st.Rules {
+		r := &st.Rules[i]
+		last := ago(r.LastMatch, st.Now)
+		if last == "" {
+			last = "never"
+		}
+		tab.row(r.Name, r.Source, count(r.Seen), count(r.Matched), count(r.Failed), last)
+	}
+	return tab.flush()
+}
+
+func (p *program) printEndpoints(st *api.Status) error {
+	if len(st.Endpoints) == 0 {
+		return nil
+	}
+	fmt.Fprintln(p.stdout)
+	tab := newTable(p.stdout, "ENDPOINT", "STATUS", "BEHIND", "IN FLIGHT", "RETRYING", "DEAD", "HELD", "LAST SUCCESS", "P50", "P99")
+	for i := range st.Endpoints {
+		e := &st.Endpoints[i]
+		status := e.Status
+		if b := e.Breaker.State; b != "" && b != api.BreakerClosed {
+			status += ", unreachable"
+		}
+		tab.row(e.Name, status, count(e.Behind), count(e.InFlight), count(e.Retrying), count(e.Dead), count(e.Held),
+			ago(e.LastSuccess, st.Now), seconds(e.Latency.Quantile(0.5)), seconds(e.Latency.Quantile(0.99)))
+	}
+	if err := tab.flush(); err != nil {
+		return err
+	}
+	for i := range st.Endpoints {
+		e := &st.Endpoints[i]
+		if e.Reason != "" {
+			fmt.Fprintf(p.stdout, "  %s is %s: %s\n", printable(e.Name), e.Status, printable(e.Reason))
+		}
+		if e.LastError != "" && e.LastFailure.After(e.LastSuccess) {
+			fmt.Fprintf(p.stdout, "  %s failed %s: %s\n", printable(e.Name), ago(e.LastFailure, st.Now), printable(short(e.LastError, 200)))
+		}
+		if e.Breaker.State == api.BreakerOpen && !e.Breaker.Until.IsZero() {
+			fmt.Fprintf(p.stdout, "  %s is tried again %s\n", printable(e.Name), ago(e.Breaker.Until, st.Now))
+		}
+	}
+	return nil
+}
