@@ -148,7 +148,7 @@ func (d *decoder) decodeTruncate() {
 		d.fail("unknown truncate flags")
 	}
 	d.truncated = d.truncated[:0]
-	if uint64(n)*4 != uint64(len(d.rest)) {
+	if n == 0 || uint64(n)*4 != uint64(len(d.rest)) {
 		d.fail("wrong number of relations")
 		return
 	}
