@@ -74,7 +74,7 @@ func TestServer_EndsWithTheExpectedEvents(t *testing.T) {
 	}
 	// Someone without the secret, and someone who sends nonsense.
 	for _, h := range []http.Header{{}, {"Webhook-Id": {"evt_\x9b31m"}, "Webhook-Timestamp": {strconv.FormatInt(time.Now().Unix(), 10)}, "Webhook-Signature": {"v1,AAAA"}}} {
-		req, err := http.NewRequest("POST", r.url, strings.NewReader("{}"))
+		req, err := http.NewRequest(http.MethodPost, r.url, strings.NewReader("{}"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestServer_EndsWithTheExpectedEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		if res.StatusCode != 401 {
+		if res.StatusCode != http.StatusUnauthorized {
 			t.Errorf("answered %d", res.StatusCode)
 		}
 	}

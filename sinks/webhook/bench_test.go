@@ -1,3 +1,5 @@
+//go:build unix
+
 package webhook
 
 import (
@@ -118,7 +120,7 @@ func BenchmarkNetHTTP(b *testing.B) {
 	stamp := time.Now().Unix()
 	signature := Sign("evt_x", stamp, body, mustKeys(b, NewSecret().Reveal()))
 	parallel(b, func() {
-		req, err := http.NewRequest("POST", url, bytes.NewReader(body))
+		req, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
 		if err != nil {
 			b.Error(err)
 			return

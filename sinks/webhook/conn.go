@@ -3,6 +3,7 @@ package webhook
 import (
 	"errors"
 	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -45,6 +46,20 @@ func newConn(nc net.Conn, tcp *net.TCPConn, now time.Time) *conn {
 	}
 	c.wait.init(c)
 	return c
+}
+
+// drained reports whether a kept connection has nothing decrypted, or read and
+// not yet decrypted, in its TLS layer, where the socket does not show it. It
+// spoils the read deadline.
+func (c *conn) drained() bool {
+	if c.plain {
+		return true
+	}
+	// With its deadline in the past a read returns what is there and nothing else.
+	c.nc.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // on a closed connection the read says so
+	var b [1]byte
+	n, err := c.nc.Read(b[:])
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // trim lets go of buffers that one large message made large.

@@ -64,9 +64,9 @@ func (x *exchange) next(fd uintptr) bool {
 	if space, x.err = rd.room(); x.err != nil {
 		return true
 	}
-	n, err := readNow(fd, space)
+	n, nothing, err := readNow(fd, space)
 	switch {
-	case err == syscall.EAGAIN:
+	case nothing:
 		return false
 	case err != nil:
 		x.err = err
@@ -93,17 +93,17 @@ func (x *exchange) quiet() bool {
 
 func quiet(fd uintptr) bool {
 	var b [1]byte
-	_, err := readNow(fd, b[:])
-	return err == syscall.EAGAIN
+	_, nothing, _ := readNow(fd, b[:])
+	return nothing
 }
 
-// readNow reads what is there, without waiting: sockets of package net do not
-// block.
-func readNow(fd uintptr, b []byte) (int, error) {
+// readNow reads what is there without waiting, since sockets of package net do
+// not block, or says that there is nothing yet.
+func readNow(fd uintptr, b []byte) (n int, nothing bool, err error) {
 	for {
 		n, err := syscall.Read(int(fd), b)
 		if err != syscall.EINTR {
-			return n, err
+			return n, err == syscall.EAGAIN, err
 		}
 	}
 }

@@ -46,21 +46,21 @@ func (p *pool) take(ctx context.Context) *conn {
 	c := p.idle[n]
 	p.idle[n] = nil
 	p.idle = p.idle[:n]
-	p.begin(c, ctx)
+	p.begin(ctx, c)
 	return c
 }
 
 // add takes in a new connection, for an attempt.
-func (p *pool) add(c *conn, ctx context.Context) {
+func (p *pool) add(ctx context.Context, c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.begin(c, ctx)
+	p.begin(ctx, c)
 }
 
 // begin makes a connection busy. From then on the end of ctx sets its deadline
 // into the past; an end before that is for the caller to see, after it has set
 // the deadline of its own.
-func (p *pool) begin(c *conn, ctx context.Context) {
+func (p *pool) begin(ctx context.Context, c *conn) {
 	c.slot, c.done = len(p.busy), ctx.Done()
 	p.busy = append(p.busy, c)
 	if c.done == p.last || c.done == nil {

@@ -141,7 +141,7 @@ func readHead(rd *reader) (head, error) {
 		}
 		scanned = next
 		if err := rd.fill(); err != nil {
-			if err == io.EOF && rd.w > rd.r {
+			if errors.Is(err, io.EOF) && rd.w > rd.r {
 				err = io.ErrUnexpectedEOF
 			}
 			return head{}, err
@@ -259,7 +259,7 @@ func readBody(rd *reader, h *head, keep int, most int64) ([]byte, error) {
 		err = b.take(h.length)
 	default:
 		h.close = true
-		if err = b.take(math.MaxInt64); err == io.EOF {
+		if err = b.take(math.MaxInt64); errors.Is(err, io.EOF) {
 			err = nil
 		}
 	}

@@ -105,7 +105,7 @@ func TestReadResponse_CutOff(t *testing.T) {
 		if n == 0 {
 			want = io.EOF
 		}
-		if err != want {
+		if !errors.Is(err, want) {
 			t.Fatalf("after %d bytes: %v, want %v", n, err, want)
 		}
 	}
@@ -127,7 +127,7 @@ func FuzzResponse(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	request := &http.Request{Method: "POST"}
+	request := &http.Request{Method: http.MethodPost}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		rd := &reader{src: bytes.NewReader(in)}
 		h, err := readHead(rd)

@@ -153,7 +153,7 @@ func TestSend_Request(t *testing.T) {
 			t.Fatalf("got %+v", out)
 		}
 		r := <-requests
-		if r.Method != "POST" || r.RequestURI != "/hooks/a%20b?token=1" || !strings.HasPrefix(r.Host, "127.0.0.1:") {
+		if r.Method != http.MethodPost || r.RequestURI != "/hooks/a%20b?token=1" || !strings.HasPrefix(r.Host, "127.0.0.1:") {
 			t.Errorf("got %s %s of %s", r.Method, r.RequestURI, r.Host)
 		}
 		if user, password, _ := r.BasicAuth(); user != "me" || password != "pass word" {
@@ -222,7 +222,7 @@ func TestSend_ManySizes(t *testing.T) {
 		defer close(done)
 		srv.Serve(l) //nolint:errcheck // it ends by Close
 	}()
-	defer func() { srv.Close(); <-done }()
+	defer func() { l.Close(); <-done }()
 	s := newSink(t, "http://"+l.Addr().String())
 	var wg sync.WaitGroup
 	for g := range 8 {

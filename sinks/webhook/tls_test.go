@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -145,6 +146,62 @@ func TestSend_TLSStallsAndNonsense(t *testing.T) {
 				t.Errorf("got %+v, want %q", out, tt.want)
 			}
 		})
+	}
+}
+
+// corked holds back what is written until it is told not to, so that several
+// TLS records arrive at once.
+type corked struct {
+	net.Conn
+	mu   sync.Mutex
+	held []byte
+	cork bool
+}
+
+func (c *corked) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cork {
+		c.held = append(c.held, b...)
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *corked) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cork = false
+	c.Conn.Write(c.held) //nolint:errcheck // the sender sees it
+}
+
+// What nobody asked for can lie in the TLS layer, where the socket looks quiet.
+func TestSend_TLSUnaskedAnswerIsNotTaken(t *testing.T) {
+	ca := newAuthority(t)
+	cfg := &tls.Config{Certificates: []tls.Certificate{ca.leaf(func(*x509.Certificate) {})}}
+	url := receive(t, listen(t), func(p *peer) {
+		below := &corked{Conn: p.Conn}
+		p.Conn = tls.Server(below, cfg)
+		p.br.Reset(p.Conn)
+		p.request()
+		if p.n > 1 {
+			p.say("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+			return
+		}
+		below.mu.Lock()
+		below.cork = true
+		below.mu.Unlock()
+		p.say(noContent)
+		p.say(noContent)
+		below.release()
+		if r, _ := p.request(); r != nil {
+			t.Error("a request came over a stale connection")
+		}
+	})
+	s := newSink(t, strings.Replace(url, "http:", "https:", 1), func(c *Config) { c.CAFile = ca.file })
+	mustDeliver(t, s)
+	if out := send(s); out.Status != 500 {
+		t.Errorf("got %+v, want the answer of a new connection", out)
 	}
 }
 

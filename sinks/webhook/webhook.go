@@ -231,6 +231,12 @@ func (s *Sink) attempt(ctx context.Context, d *relay.Delivery, deadline time.Tim
 				return response{}, err
 			}
 		}
+		if kept && !c.drained() {
+			s.pool.drop(c)
+			c = s.pool.take(ctx)
+			kept = c != nil
+			continue
+		}
 		begun := time.Now()
 		if req == nil {
 			if req = c.req; req == nil {
@@ -257,7 +263,7 @@ func (s *Sink) attempt(ctx context.Context, d *relay.Delivery, deadline time.Tim
 		silent := !c.rd.any
 		s.pool.drop(c)
 		switch {
-		case err == errStale:
+		case errors.Is(err, errStale):
 			// Nothing was written: any other connection will do.
 			c = s.pool.take(ctx)
 			kept = c != nil
@@ -276,6 +282,6 @@ func (s *Sink) dial(ctx context.Context, deadline time.Time) (*conn, error) {
 		return nil, err
 	}
 	c := newConn(nc, tcp, time.Now())
-	s.pool.add(c, ctx)
+	s.pool.add(ctx, c)
 	return c, nil
 }
