@@ -20,7 +20,7 @@ const tablesSQL = `SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relper
     WHEN 'd' THEN a.attnum = ANY(pk.indkey[0:pk.indnkeyatts - 1])
     WHEN 'i' THEN a.attnum = ANY(ri.indkey[0:ri.indnkeyatts - 1])
   END, false),
-  coalesce(array_position(pk.indkey[0:pk.indnkeyatts - 1]::int2[], a.attnum), -1)
+  coalesce(array_position(pk.indkey[0:pk.indnkeyatts - 1]::int2[], a.attnum) - 1, -1)
 FROM unnest($1::text[], $2::text[]) AS want(s, t)
 JOIN pg_namespace n ON n.nspname = want.s
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = want.t AND c.relkind NOT IN ('i', 'I', 't', 'c')

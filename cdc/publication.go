@@ -47,7 +47,7 @@ func EnsurePublication(ctx context.Context, url relay.Secret, name string, table
 	if err != nil {
 		return nil, err
 	}
-	found, err := readPublishable(ctx, conn, tables)
+	found, err := readPublishable(ctx, conn, name, tables)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +132,7 @@ type publishable struct {
 	generated bool
 	owner     string
 	owned     bool // by the role, which may publish it
+	member    bool // of the publication, by name
 	canCreate bool // a publication in this database
 }
 
@@ -145,24 +146,25 @@ const publishableSQL = `SELECT want.s, want.t, c.oid IS NOT NULL, coalesce(c.rel
       c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY(i.indkey)
         AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END))),
   coalesce(pg_get_userbyid(c.relowner), ''), coalesce(pg_has_role(c.relowner, 'USAGE'), false),
-  has_database_privilege(current_database(), 'CREATE')
+  has_database_privilege(current_database(), 'CREATE'),
+  EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = $3 AND r.prrelid = c.oid)
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS want(s, t, n)
 LEFT JOIN pg_namespace ns ON ns.nspname = want.s
 LEFT JOIN pg_class c ON c.relnamespace = ns.oid AND c.relname = want.t
 ORDER BY want.n`
 
-func readPublishable(ctx context.Context, conn *pgx.Conn, tables []relay.TableName) ([]publishable, error) {
+func readPublishable(ctx context.Context, conn *pgx.Conn, publication string, tables []relay.TableName) ([]publishable, error) {
 	var schemas, names []string
 	for _, t := range tables {
 		schemas, names = append(schemas, t.Schema), append(names, t.Name)
 	}
-	rows, err := conn.Query(ctx, publishableSQL, schemas, names)
+	rows, err := conn.Query(ctx, publishableSQL, schemas, names, publication)
 	if err != nil {
 		return nil, fmt.Errorf("read tables to publish: %w", err)
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publishable, err error) {
 		var kind, persistence, identity string
-		err = row.Scan(&p.Schema, &p.Name, &p.exists, &kind, &persistence, &identity, &p.hasIdentity, &p.generated, &p.owner, &p.owned, &p.canCreate)
+		err = row.Scan(&p.Schema, &p.Name, &p.exists, &kind, &persistence, &identity, &p.hasIdentity, &p.generated, &p.owner, &p.owned, &p.canCreate, &p.member)
 		if err == nil {
 			p.kind, p.persistence, p.identity = kind[0], persistence[0], identity[0]
 		}
@@ -200,12 +202,11 @@ func planPublication(name, user string, pub *PublicationState, tables []publisha
 	partitioned := false
 	for _, t := range tables {
 		partitioned = partitioned || t.kind == 'p'
-		if !pub.AllTables && !slices.ContainsFunc(pub.Tables, func(p PublishedTable) bool { return p.TableName == t.TableName }) {
+		// A root that is published without via_root is listed as its partitions.
+		if !pub.AllTables && !t.member && !slices.ContainsFunc(pub.Tables, func(p PublishedTable) bool { return p.TableName == t.TableName }) {
 			missing = append(missing, t)
 		}
 	}
-	// A root that is published without via_root is listed as its partitions: only
-	// the option is missing, and adding the root again would be an error.
 	if partitioned && !pub.ViaRoot {
 		plan.statements = append(plan.statements, "ALTER PUBLICATION "+quoteIdent(name)+" SET (publish_via_partition_root = true)")
 	}
