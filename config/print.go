@@ -152,6 +152,9 @@ var urlSecrets = []*regexp.Regexp{
 
 // blotURL overwrites what is secret in a URL beyond secretForms: its query.
 func blotURL(src []byte, at hcl.Range) {
+	if at.End.Byte < at.Start.Byte { // the parser lost its place
+		at.End.Byte = len(src)
+	}
 	for _, form := range urlSecrets {
 		for _, m := range form.FindAllSubmatchIndex(src[at.Start.Byte:at.End.Byte], -1) {
 			blot(src, at.Start.Byte+m[2], at.Start.Byte+m[3])

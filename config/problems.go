@@ -31,6 +31,16 @@ func (p *problems) add(sev hcl.DiagnosticSeverity, at hcl.Range, summary, format
 // sorted returns the diagnostics in the order of the files' text; those
 // without a place come first.
 func (p *problems) sorted() hcl.Diagnostics {
+	for _, d := range p.list {
+		// Where the parser lost its place it makes ranges that end before they
+		// begin, which nothing can print.
+		if r := d.Subject; r != nil && r.End.Byte < r.Start.Byte {
+			d.Subject, d.Context = &hcl.Range{Filename: r.Filename, Start: r.Start, End: r.Start}, nil
+		}
+		if r := d.Context; r != nil && r.End.Byte < r.Start.Byte {
+			d.Context = nil
+		}
+	}
 	slices.SortStableFunc(p.list, func(a, b *hcl.Diagnostic) int {
 		if a.Subject == nil || b.Subject == nil {
 			return cmp.Compare(btoi(a.Subject != nil), btoi(b.Subject != nil))
