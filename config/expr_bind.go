@@ -141,54 +141,55 @@ func (b *binder) evalCond(n node) evalFn {
 
 func (b *binder) evalColumn(n columnNode) evalFn {
 	i, s := b.column(n), n.side
-	get := func(f *frame) (*relay.Value, value) {
-		v := &f.rows[s][i]
-		if v.State != relay.Known {
-			if v = f.load(s, i); v.State != relay.Known {
-				return nil, f.absent(v, s, i)
-			}
-		}
-		return v, value{}
-	}
-	switch kind := b.kind(i); kind {
+	switch b.kind(i) {
 	case pgvalue.Bool:
 		return func(f *frame) value {
-			v, none := get(f)
-			if v == nil {
-				return none
+			v := &f.rows[s][i]
+			if v.State != relay.Known {
+				if v = f.load(s, i); v.State != relay.Known {
+					return f.absent(v, s, i)
+				}
 			}
 			return boolValue(len(v.Text) == 1 && v.Text[0] == 't')
 		}
 	case pgvalue.Number:
 		return func(f *frame) value {
-			v, none := get(f)
-			if v == nil {
-				return none
+			v := &f.rows[s][i]
+			if v.State != relay.Known {
+				if v = f.load(s, i); v.State != relay.Known {
+					return f.absent(v, s, i)
+				}
 			}
 			return value{kind: kindNumber, text: v.Text}
 		}
 	case pgvalue.JSON:
 		return func(f *frame) value {
-			v, none := get(f)
-			if v == nil {
-				return none
+			v := &f.rows[s][i]
+			if v.State != relay.Known {
+				if v = f.load(s, i); v.State != relay.Known {
+					return f.absent(v, s, i)
+				}
 			}
 			return f.fromJSON(v.Text)
 		}
 	case pgvalue.Text:
 		return func(f *frame) value {
-			v, none := get(f)
-			if v == nil {
-				return none
+			v := &f.rows[s][i]
+			if v.State != relay.Known {
+				if v = f.load(s, i); v.State != relay.Known {
+					return f.absent(v, s, i)
+				}
 			}
 			return stringValue(v.Text)
 		}
 	}
 	oid, types := b.rel.Columns[i].TypeOID, b.rel.Types
 	return func(f *frame) value {
-		v, none := get(f)
-		if v == nil {
-			return none
+		v := &f.rows[s][i]
+		if v.State != relay.Known {
+			if v = f.load(s, i); v.State != relay.Known {
+				return f.absent(v, s, i)
+			}
 		}
 		start := len(f.scratch)
 		f.scratch = pgvalue.AppendJSON(f.scratch, oid, v.Text, types)
@@ -424,29 +425,43 @@ func (b *binder) cond(n node, who string) condFn {
 	}
 }
 
-// logic returns && and ||. They stop at a left side that decides. As in HCL,
-// they are symmetrical: a right side that decides makes an error of the left
-// one irrelevant, and so an unknown column that does not matter is no error.
+// logic returns a chain of && or of ||. It stops at the first operand that
+// decides. As in HCL, the operators are symmetrical: an operand to the right
+// that decides makes an error to its left irrelevant, and so an unknown column
+// that does not matter is no error.
 func (b *binder) logic(n binaryNode) condFn {
-	l, r := b.cond(n.l, n.op.String()), b.cond(n.r, n.op.String())
+	var chain []condFn
+	var add func(x node)
+	add = func(x node) {
+		if inner, ok := x.(binaryNode); ok && inner.op == n.op {
+			add(inner.l)
+			add(inner.r)
+			return
+		}
+		chain = append(chain, b.cond(x, n.op.String()))
+	}
+	add(n)
 	decides := no
 	if n.op == opOr {
 		decides = yes
 	}
 	return func(f *frame) verdict {
-		v := l(f)
-		if v == decides {
-			return v
+		var err *evalError
+		for _, cond := range chain {
+			switch cond(f) {
+			case decides:
+				return decides
+			case broken:
+				if err == nil {
+					err = f.err
+				}
+				f.err = nil
+			}
 		}
-		if v != broken {
-			return r(f)
+		if err != nil {
+			f.err = err
+			return broken
 		}
-		err := f.err
-		f.err = nil
-		if v = r(f); v == decides {
-			return v
-		}
-		f.err = err
-		return broken
+		return 1 - decides
 	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -99,6 +100,16 @@ func (b *binder) equalFn(n binaryNode) condFn {
 				return b.textIs(s, i, string(lit.v.text))
 			case kind == pgvalue.Bool && lit.v.kind == kindBool:
 				return b.textIs(s, i, map[int64]string{0: "f", 1: "t"}[lit.v.n])
+			case kind == pgvalue.Number && lit.v.kind == kindNumber:
+				number := b.evalColumn(col)
+				return func(f *frame) verdict {
+					if v := number(f); v.kind != kindNumber {
+						return f.equal(n, v, lit.v)
+					} else if compareNumber(v, lit.v) == 0 {
+						return yes
+					}
+					return no
+				}
 			}
 		}
 		if other, ok := n.r.(columnNode); ok && kind == pgvalue.Text {
@@ -188,6 +199,29 @@ func (b *binder) order(n binaryNode) condFn {
 		greater = yes
 	case opGreaterEqual:
 		greater, same = yes, yes
+	}
+	if lit, ok := n.r.(litNode); ok && lit.v.kind == kindNumber && lit.v.text == nil {
+		limit := lit.v.n
+		return func(f *frame) verdict {
+			x := l(f)
+			if x.kind != kindNumber {
+				f.wrong(n.op.String(), n.l, n.rng, x, isNumber)
+				return broken
+			}
+			c := 0
+			if x.text != nil {
+				c = pgvalue.CompareNumberToInt(x.text, limit)
+			} else {
+				c = cmp.Compare(x.n, limit)
+			}
+			switch {
+			case c < 0:
+				return less
+			case c > 0:
+				return greater
+			}
+			return same
+		}
 	}
 	return func(f *frame) verdict {
 		x := l(f)

@@ -10,10 +10,10 @@ import (
 	"github.com/rowhook/rowhook/relay/pgvalue"
 )
 
-// function is a function of the rule language. There is none that reads a
+// exprFunc is a function of the rule language. There is none that reads a
 // clock, draws a random number or looks outside the change, because a replay
 // must agree with the first time.
-type function struct {
+type exprFunc struct {
 	name     string
 	params   []param
 	optional int   // how many of the last params may be left out
@@ -32,7 +32,7 @@ type param struct {
 	kinds kinds
 }
 
-func (fn *function) param(i int) param {
+func (fn *exprFunc) param(i int) param {
 	if i < len(fn.params) {
 		return fn.params[i]
 	}
@@ -44,7 +44,7 @@ func (fn *function) param(i int) param {
 }
 
 // usage prints the function with its parameters: substr(s, offset, length).
-func (fn *function) usage() string {
+func (fn *exprFunc) usage() string {
 	var b strings.Builder
 	b.WriteString(fn.name + "(")
 	for i, p := range fn.params {
@@ -62,7 +62,7 @@ func (fn *function) usage() string {
 	return b.String() + ")"
 }
 
-func (fn *function) arity() string {
+func (fn *exprFunc) arity() string {
 	n := len(fn.params)
 	switch {
 	case fn.rest != 0:
@@ -77,7 +77,7 @@ func (fn *function) arity() string {
 
 // functions is the library. It is filled by init because merge and try call
 // back into what uses it.
-var functions = map[string]*function{}
+var functions = map[string]*exprFunc{}
 
 func init() {
 	for _, fn := range slices.Concat(textFunctions, numberFunctions, collectionFunctions) {
@@ -98,7 +98,7 @@ var refusedFunctions = map[string]string{
 
 func one(name string, k kinds) []param { return []param{{name, k}} }
 
-var textFunctions = []*function{
+var textFunctions = []*exprFunc{
 	{name: "upper", params: one("s", isString), result: isString, doc: "The string in upper case.", run: mapText(strings.ToUpper)},
 	{name: "lower", params: one("s", isString), result: isString, doc: "The string in lower case.", run: mapText(strings.ToLower)},
 	{name: "trimspace", params: one("s", isString), result: isString, doc: "The string without white space at its ends.", run: mapText(strings.TrimSpace)},

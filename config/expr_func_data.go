@@ -7,7 +7,7 @@ import (
 	"github.com/rowhook/rowhook/relay/pgvalue"
 )
 
-var numberFunctions = []*function{
+var numberFunctions = []*exprFunc{
 	{name: "abs", params: one("n", isNumber), result: isNumber, doc: "The number without its sign.", run: func(_ *frame, _ *callNode, a []value) value {
 		if compareNumber(a[0], intValue(0)) < 0 {
 			return negate(a[0])
@@ -47,7 +47,7 @@ func (f *frame) rounded(c *callNode, v value, up bool) value {
 	return v
 }
 
-var collectionFunctions = []*function{
+var collectionFunctions = []*exprFunc{
 	{name: "length", params: one("value", isString|isList|isObject), result: isNumber, doc: "The number of elements, attributes or characters.", run: runLength},
 	{name: "contains", params: []param{{"in", isList | isString}, {"value", isAny}}, result: isBool, doc: "Whether a list has the element, or a string the part.", run: runContains},
 	{name: "coalesce", params: one("value", isAny), rest: isAny, result: isAny, doc: "The first value that is not null; null when there is none.", run: func(_ *frame, _ *callNode, a []value) value {

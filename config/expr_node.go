@@ -107,7 +107,7 @@ type (
 	}
 	callNode struct {
 		at
-		fn   *function
+		fn   *exprFunc
 		args []node
 		re   *regexp.Regexp // of the functions whose first argument is a pattern
 	}

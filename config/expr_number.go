@@ -20,13 +20,15 @@ func numberValue(text []byte) value {
 }
 
 func compareNumber(a, b value) int {
-	if x, ok := a.int(); ok {
-		if y, ok := b.int(); ok {
-			return cmp.Compare(x, y)
-		}
+	switch {
+	case a.text == nil && b.text == nil:
+		return cmp.Compare(a.n, b.n)
+	case b.text == nil:
+		return pgvalue.CompareNumberToInt(a.text, b.n)
+	case a.text == nil:
+		return -pgvalue.CompareNumberToInt(b.text, a.n)
 	}
-	var ab, bb [20]byte
-	return pgvalue.CompareNumbers(a.number(&ab), b.number(&bb))
+	return pgvalue.CompareNumbers(a.text, b.text)
 }
 
 func negate(v value) value {

@@ -148,7 +148,7 @@ func (p *program) begin(c *relay.Change) error {
 	f.change = c
 	f.err, f.omit, f.strict, f.payloadRead = nil, false, 0, false
 	f.scratch, f.stack = f.scratch[:0], f.stack[:0]
-	f.printer = pgvalue.Printer{}
+	f.printer.NumbersAsString = false
 	if p.rel == nil {
 		return nil
 	}
@@ -167,10 +167,13 @@ func (p *program) begin(c *relay.Change) error {
 		}
 	}
 	f.rowIsOld = c.Op == relay.Delete
-	f.rows = [3]relay.Row{sideNew: newRow, sideOld: oldRow, sideRow: newRow}
+	// One by one: a whole array would be made beside and copied.
+	f.rows[sideNew] = newRow
+	f.rows[sideOld] = oldRow
 	if f.rowIsOld {
-		f.rows[sideRow] = oldRow
+		newRow = oldRow
 	}
+	f.rows[sideRow] = newRow
 	return nil
 }
 

@@ -3,6 +3,8 @@ package pgvalue
 import (
 	"bytes"
 	"cmp"
+	"math"
+	"strconv"
 )
 
 // maxExpanded bounds the exponent of a number that is written out in digits.
@@ -159,11 +161,79 @@ func ParseInt(b []byte) (int64, bool) {
 // CompareNumbers compares two numbers by value, exactly, and returns -1, 0 or
 // +1. As in PostgreSQL, NaN equals itself and is greater than everything else.
 func CompareNumbers(a, b []byte) int {
-	if x, ok := ParseInt(a); ok {
-		if y, ok := ParseInt(b); ok {
-			return cmp.Compare(x, y)
+	if x, xs, ok := parseFixed(a); ok {
+		if y, ys, ok := parseFixed(b); ok {
+			if c, ok := compareFixed(x, xs, y, ys); ok {
+				return c
+			}
 		}
 	}
+	return compareDecimals(a, b)
+}
+
+// CompareNumberToInt compares a number with an integer.
+func CompareNumberToInt(a []byte, n int64) int {
+	if x, scale, ok := parseFixed(a); ok {
+		if c, ok := compareFixed(x, scale, n, 0); ok {
+			return c
+		}
+	}
+	var buf [20]byte
+	return compareDecimals(a, strconv.AppendInt(buf[:0], n, 10))
+}
+
+// parseFixed returns n and scale of a number n / 10^scale that has at most 18
+// digits and no exponent, which nearly all have.
+func parseFixed(b []byte) (n int64, scale int, ok bool) {
+	i := 0
+	neg := len(b) > 0 && b[0] == '-'
+	if neg {
+		i = 1
+	}
+	if len(b)-i > 18 || len(b) == i {
+		return 0, 0, false
+	}
+	for ; i < len(b); i++ {
+		c := b[i] - '0'
+		if c > 9 {
+			if b[i] != '.' || scale > 0 {
+				return 0, 0, false
+			}
+			scale = len(b) - i - 1
+			continue
+		}
+		n = n*10 + int64(c)
+	}
+	if neg {
+		n = -n
+	}
+	return n, scale, true
+}
+
+var powers = func() (p [19]int64) {
+	p[0] = 1
+	for i := 1; i < len(p); i++ {
+		p[i] = p[i-1] * 10
+	}
+	return p
+}()
+
+func compareFixed(x int64, xs int, y int64, ys int) (c int, ok bool) {
+	if xs < ys {
+		c, ok = compareFixed(y, ys, x, xs)
+		return -c, ok
+	}
+	if xs > ys {
+		p := powers[xs-ys]
+		if y > math.MaxInt64/p || y < math.MinInt64/p {
+			return 0, false
+		}
+		y *= p
+	}
+	return cmp.Compare(x, y), true
+}
+
+func compareDecimals(a, b []byte) int {
 	if r, s := rank(a), rank(b); r != 0 || s != 0 {
 		return cmp.Compare(r, s)
 	}
