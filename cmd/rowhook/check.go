@@ -8,9 +8,10 @@ import (
 
 // checkOptions is what the flags of check say.
 type checkOptions struct {
-	config   []string
-	database bool
-	json     bool
+	config         []string
+	database       bool
+	withoutSecrets bool
+	json           bool
 }
 
 func (p *program) checkCommand() *cobra.Command {
@@ -36,6 +37,7 @@ It ends with exit code 2 when there is a mistake.`,
 	}
 	configFlag(cmd, &o.config)
 	cmd.Flags().BoolVar(&o.database, "database", false, "also check against the live databases")
+	cmd.Flags().BoolVar(&o.withoutSecrets, "without-secrets", false, "do not mind when variables of env() and files of file() are missing")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }

@@ -3,18 +3,18 @@ package main
 import (
 	"context"
 	"errors"
+
+	"github.com/rowhook/rowhook/config"
 )
 
 var errNotYet = errors.New("not built yet")
 
-func (p *program) configuredDataDir([]string) (string, error) { return "", errNotYet }
-
+// openStore opens the store of a stopped daemon.
 func (p *program) openStore(context.Context, string, []string) (backend, error) {
 	return nil, errNotYet
 }
 
-func (p *program) runDaemon(context.Context, *runOptions) error { return errNotYet }
-
-func (p *program) checkConfig(context.Context, *checkOptions) error { return errNotYet }
-
-func (p *program) runReceiver(context.Context, *receiveOptions) error { return errNotYet }
+// startDaemon runs the daemon until ctx is done.
+func (p *program) startDaemon(context.Context, *config.Config, *runOptions) error {
+	return errNotYet
+}

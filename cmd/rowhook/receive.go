@@ -6,6 +6,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/rowhook/rowhook/relay"
+	"github.com/rowhook/rowhook/sinks/receiver"
+	"github.com/rowhook/rowhook/sinks/webhook"
 )
 
 // receiveOptions is what the flags of receive say.
@@ -28,7 +32,7 @@ func (p *program) receiveCommand() *cobra.Command {
 webhook, marks those it has had before, and prints them.
 
 With --expect it ends when it has that many different verified events, with exit
-code 0, or with 1 when --timeout passes first.`,
+code 0, or with 1 when --timeout passes first or it is interrupted.`,
 		Example: `  rowhook receive --listen 127.0.0.1:9000 --secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
   rowhook receive --listen 127.0.0.1:9000 --secret "$SECRET" --expect 3 --timeout 60s
   rowhook receive --listen 127.0.0.1:9000 --secret "$SECRET" --fail-rate 0.1`,
@@ -53,9 +57,25 @@ code 0, or with 1 when --timeout passes first.`,
 	f.IntVar(&o.expect, "expect", 0, "end after so many different verified events")
 	f.DurationVar(&o.timeout, "timeout", 0, "end with exit code 1 after that long (default: never)")
 	f.IntVar(&o.status, "status", 204, "HTTP `status` to answer with")
-	f.Float64Var(&o.failRate, "fail-rate", 0, "`fraction` of requests to answer with 503 instead")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "print headers and whole bodies")
+	f.Float64Var(&o.failRate, "fail-rate", 0, "`fraction` of requests to answer with 500 instead")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "also print the data of events")
 	return cmd
+}
+
+func (p *program) runReceiver(ctx context.Context, o *receiveOptions) error {
+	s := &receiver.Server{Addr: o.listen, Out: p.stdout, Expect: o.expect, Status: o.status, FailRate: o.failRate, Verbose: o.verbose}
+	for _, secret := range o.secrets {
+		s.Secrets = append(s.Secrets, relay.NewSecret(secret))
+	}
+	if _, err := webhook.ParseKeys(s.Secrets); err != nil {
+		return usageErrorf("--secret: %w", err)
+	}
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+	}
+	return s.Run(ctx)
 }
 
 // receiveFunc receives webhooks until it has what it waits for.

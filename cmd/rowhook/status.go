@@ -84,7 +84,7 @@ func logLine(l *api.LogStatus) string {
 	if l.OnFull != "" {
 		s += ", when full: " + l.OnFull
 	}
-	if l.Append.Count() > 0 {
+	if l.Append.Count() > 0 && len(l.Append.Bounds) > 0 {
 		s += fmt.Sprintf(", append p50 %s p99 %s", seconds(l.Append.Quantile(0.5)), seconds(l.Append.Quantile(0.99)))
 	}
 	if l.Full {

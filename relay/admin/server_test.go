@@ -278,6 +278,7 @@ func golden(t *testing.T, name, got string) {
 		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
+		return
 	}
 	want, err := os.ReadFile(name)
 	if err != nil {

@@ -182,10 +182,10 @@ func (h *Histogram) Count() uint64 {
 
 // Quantile returns a duration that the fraction q of all do not exceed, as well
 // as the buckets tell: an upper bound, +Inf above the last one, NaN when there
-// is nothing.
+// is nothing or no bound is known.
 func (h *Histogram) Quantile(q float64) float64 {
 	n := h.Count()
-	if n == 0 {
+	if n == 0 || len(h.Bounds) == 0 {
 		return math.NaN()
 	}
 	rank := max(1, uint64(math.Ceil(q*float64(n))))
