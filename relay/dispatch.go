@@ -188,7 +188,9 @@ func (d *Dispatcher) addCursor(ctx context.Context, ep *endpoint, id CursorID, p
 	if hasRow {
 		c.rowAt = pos
 	}
+	d.mu.Lock()
 	d.recorded[id] = pos
+	d.mu.Unlock()
 	settled, err := d.cfg.Ledger.SettledAfter(ctx, id, pos)
 	if err != nil {
 		return fmt.Errorf("read what is settled: %w", err)

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,14 +65,14 @@ type parsedVersion struct {
 
 // breaker is what is known of an endpoint's health. An endpoint is down when
 // no connection to it can be made, or downAfter attempts in a row failed. While
-// it is down no first attempts are made; each probeInterval one delivery is
-// tried as a probe that does not count, and the first success ends it.
+// it is down, retries keep their schedule and each probeInterval one delivery
+// is tried as a probe; the first success ends it.
 type breaker struct {
 	failures  int // in a row
 	down      bool
 	since     int64
 	nextProbe int64
-	probing   int
+	probes    int
 	class     ErrorClass
 	err       string
 }
@@ -332,9 +333,6 @@ func (ep *endpoint) finish(it *item, out Outcome, released bool) {
 	now := time.Now().UnixMicro()
 	probe := it.probe
 	it.probe = false
-	if probe {
-		ep.health.probing--
-	}
 	if out.Result == Cut {
 		// An attempt cut by our own shutdown is not a failed one.
 		if !released {
@@ -615,8 +613,7 @@ func (ep *endpoint) probe(ctx context.Context) {
 		}
 		return
 	}
-	it.probe = true
-	ep.health.probing++
+	it.probe = it.attempts > 0
 	ep.sending++
 	ep.wg.Go(func() {
 		ep.mu.Lock()
@@ -625,9 +622,18 @@ func (ep *endpoint) probe(ctx context.Context) {
 	})
 }
 
-// probeItem takes the delivery that has waited longest for its endpoint.
+// freshProbe is how often a probe is the first attempt of a delivery, so that
+// deliveries that always fail cannot make a healthy endpoint look down for ever.
+const freshProbe = 8
+
+// probeItem takes a delivery that waits for its endpoint. One that has not been
+// tried yet makes its first attempt; any other is tried before its time, which
+// does not count.
 func (ep *endpoint) probeItem() *item {
+	ep.health.probes++
 	switch {
+	case ep.blocker == nil && ep.fresh.len() > 0 && ep.health.probes%freshProbe == 0:
+		return ep.fresh.pop()
 	case ep.blockerReady:
 		ep.blockerReady = false
 		return ep.blocker
@@ -639,8 +645,9 @@ func (ep *endpoint) probeItem() *item {
 	case ep.retries.len() > 0:
 		return ep.retries.pop()
 	case len(ep.waiting) > 0:
-		for i, it := range ep.waiting {
-			if !it.again && it.cur.id.Replay == 0 {
+		for n := range ep.waiting {
+			i := (n + ep.health.probes) % len(ep.waiting)
+			if it := ep.waiting[i]; !it.again && it.cur.id.Replay == 0 {
 				return heap.Remove(&ep.waiting, i).(*item)
 			}
 		}
@@ -686,6 +693,7 @@ func (ep *endpoint) plan(s *Settlement, d *Dispatcher, now int64) int {
 		}
 		c.plan(s, routed, now)
 	}
+	ep.cursors = slices.DeleteFunc(ep.cursors, func(c *cursor) bool { return c.done })
 	if ep.disabling {
 		ep.disabling = false
 		s.Disable[ep.cfg.ID] = ep.disabled

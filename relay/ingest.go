@@ -60,7 +60,7 @@ type Ingest struct {
 	next pending
 	// state and taken are as handed to the store, which is how it will be: an
 	// append is tried until it is stored. state is nil for streams without a
-	// checkpoint.
+	// checkpoint; its Partial goes when the transaction has come to its end.
 	state  *SourceState
 	taken  StreamState
 	stored StreamState
@@ -436,6 +436,9 @@ func (in *Ingest) Commit(_ *Tx, end LSN) error {
 	if t.changes < t.resume {
 		return fmt.Errorf("the half-stored transaction at %s has %d changes in the log and only %d were sent now", t.tx.CommitLSN, t.resume, t.changes)
 	}
+	if in.state != nil {
+		in.state.Partial = nil
+	}
 	in.Stats.Transactions.Add(1)
 	in.Stats.LastChange.Store(time.Now().UnixMicro())
 	in.next.head = in.next.tail
@@ -525,9 +528,9 @@ func (in *Ingest) take(final bool) *Append {
 	defer in.mu.Unlock()
 	p := &in.next
 	chunk := in.tx.open && !in.tx.skip && p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes
-	complete := p.head > in.taken.Head
+	whole := p.head > in.taken.Head
 	moved := p.lsn != 0 && in.state != nil && p.lsn > in.state.LSN
-	if !chunk && !complete {
+	if !chunk && !whole {
 		if !moved {
 			return nil
 		}
@@ -537,17 +540,17 @@ func (in *Ingest) take(final bool) *Append {
 		}
 	}
 	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard}
-	var rest []*Block
+	// A block never holds events of complete transactions and of the open one.
+	complete, rest := p.split()
+	a.Blocks, a.Failures = complete, p.failures
+	a.Head, a.Tail = p.head, p.head
 	restFailures := []Failure(nil)
-	if chunk || p.tail == p.head {
-		p.closeBlock()
-		a.Blocks, a.Failures = p.blocks, p.failures
-		a.Head, a.Tail = p.head, p.tail
+	if chunk {
+		a.Blocks, rest = append(a.Blocks, rest...), nil
+		a.Tail = p.tail
 	} else {
-		a.Blocks, rest = p.split()
 		a.Failures = upTo(p.failures, p.head)
 		restFailures = p.failures[len(a.Failures):]
-		a.Head, a.Tail = p.head, p.head
 	}
 	if in.state != nil {
 		s := *in.state
@@ -564,7 +567,8 @@ func (in *Ingest) take(final bool) *Append {
 		}
 		s.UpdatedAt = time.Now().UnixMicro()
 		a.Source = &s
-		in.state = &s
+		handed := s
+		in.state = &handed
 	}
 	in.taken.Head, in.taken.Tail = a.Head, a.Tail
 	in.next = pending{head: p.head, tail: p.tail, blocks: rest, bytes: sizeOf(rest), failures: restFailures}
@@ -573,7 +577,8 @@ func (in *Ingest) take(final bool) *Append {
 }
 
 // Run stores what is gathered until ctx is done; then it stores what is
-// complete and returns nil.
+// complete and returns nil, or the reason why that cannot be stored: the server
+// sends it again.
 func (in *Ingest) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -614,13 +619,9 @@ func (in *Ingest) store(ctx context.Context, a *Append, final bool) error {
 		reason := err.Error()
 		in.Stats.StoreError.Store(&reason)
 		in.cfg.Logger.Error("store does not accept events, reading is paused", "source", in.cfg.Source, "stream", a.Stream, "err", err)
-		if final {
+		if final || !pause(ctx, retry.NextBackOff()) {
+			// Nothing may be stored after what could not be.
 			return fmt.Errorf("append to stream %s at shutdown: %w", a.Stream, err)
-		}
-		select {
-		case <-time.After(retry.NextBackOff()):
-		case <-ctx.Done():
-			return nil
 		}
 		if in.isStored(opCtx, a) {
 			break

@@ -235,8 +235,9 @@ type Ledger interface {
 	// OpenDeliveries returns the rows of a cursor that are pending, retrying or
 	// held, by place.
 	OpenDeliveries(ctx context.Context, c CursorID) ([]OpenDelivery, error)
-	// SettledAfter returns the places after the given one that have a success
-	// record of the cursor.
+	// SettledAfter returns the places after the given one that are settled: those
+	// that have a success record of the cursor, or a row that is dead or
+	// cancelled.
 	SettledAfter(ctx context.Context, c CursorID, after int64) ([]int64, error)
 	// Endpoints returns all endpoints; PutEndpoint writes one durably.
 	Endpoints(ctx context.Context) ([]EndpointRow, error)
