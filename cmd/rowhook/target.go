@@ -77,7 +77,7 @@ func (p *program) open(ctx context.Context, t *target) (backend, error) {
 	if err == nil {
 		return client, nil
 	}
-	client.Close()
+	_ = client.Close()
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("call the daemon: %w: only the user that it runs as may", err)
 	}

@@ -18,6 +18,7 @@ type limitListener struct {
 	closed chan struct{}
 }
 
+// Accept implements net.Listener.
 func (l *limitListener) Accept() (net.Conn, error) {
 	select {
 	case l.slots <- struct{}{}:
@@ -32,6 +33,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 	return &limitConn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
 }
 
+// Close implements net.Listener.
 func (l *limitListener) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return l.Listener.Close()
@@ -42,6 +44,7 @@ type limitConn struct {
 	release func()
 }
 
+// Close implements net.Conn.
 func (c *limitConn) Close() error {
 	defer c.release()
 	return c.Conn.Close()

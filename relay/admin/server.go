@@ -104,7 +104,7 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, h http.Handler) err
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 		defer cancel()
 		if srv.Shutdown(grace) != nil {
-			srv.Close()
+			_ = srv.Close()
 		}
 	})
 	n := s.MaxConns
@@ -195,9 +195,14 @@ func (s *Server) problems(mux *http.ServeMux) http.Handler {
 
 type discardWriter struct{ header http.Header }
 
-func (w *discardWriter) Header() http.Header         { return w.header }
+// Header implements http.ResponseWriter.
+func (w *discardWriter) Header() http.Header { return w.header }
+
+// Write implements http.ResponseWriter.
 func (w *discardWriter) Write(b []byte) (int, error) { return len(b), nil }
-func (w *discardWriter) WriteHeader(int)             {}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *discardWriter) WriteHeader(int) {}
 
 // status serves GET /v1/status.
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {

@@ -307,7 +307,7 @@ func TestRunServesBothListenersUntilItsContextEnds(t *testing.T) {
 		if st, err := c.Status(t.Context(), &api.StatusRequest{}); err != nil || st.PID != 4711 {
 			t.Errorf("got %+v, %v", st, err)
 		}
-		c.Close()
+		_ = c.Close()
 	}
 	cancel()
 	if err := <-done; err != nil {

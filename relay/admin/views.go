@@ -170,7 +170,7 @@ func (v *Views) Deliveries(ctx context.Context, req *api.DeliveriesRequest) (*ap
 		return nil, api.Errorf(api.CodeInvalid, "%q is not the state of a delivery: pending, retrying, delivered, dead, held or cancelled", req.State)
 	}
 	if req.Endpoint != "" {
-		if _, err := v.endpoint(ctx, req.Endpoint); err != nil {
+		if err := v.knowsEndpoint(ctx, req.Endpoint); err != nil {
 			return nil, err
 		}
 	}
@@ -198,7 +198,7 @@ func (v *Views) Delivery(ctx context.Context, req *api.DeliveryRequest) (*api.De
 	if err != nil {
 		return nil, err
 	}
-	if _, err := v.endpoint(ctx, req.Endpoint); err != nil {
+	if err := v.knowsEndpoint(ctx, req.Endpoint); err != nil {
 		return nil, err
 	}
 	if _, err := v.Store.Event(ctx, id); err != nil {
@@ -233,21 +233,21 @@ func (v *Views) Endpoints(ctx context.Context, _ *api.EndpointsRequest) (*api.En
 	return res, nil
 }
 
-// endpoint returns the row of the named endpoint, or an error that lists what
-// names there are.
-func (v *Views) endpoint(ctx context.Context, name string) (*relay.EndpointRow, error) {
+// knowsEndpoint returns an error that lists what names there are when there is
+// no endpoint with the name.
+func (v *Views) knowsEndpoint(ctx context.Context, name string) error {
 	rows, err := v.Store.Endpoints(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read endpoints: %w", err)
+		return fmt.Errorf("read endpoints: %w", err)
 	}
 	names := make([]string, len(rows))
 	for i := range rows {
 		if rows[i].ID == name {
-			return &rows[i], nil
+			return nil
 		}
 		names[i] = rows[i].ID
 	}
-	return nil, unknown("endpoint", name, names)
+	return unknown("endpoint", name, names)
 }
 
 func unknown(what, name string, names []string) error {

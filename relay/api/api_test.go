@@ -119,8 +119,10 @@ func TestSocketWorksBelowALongPath(t *testing.T) {
 	if err != nil || st.Version != "1" {
 		t.Errorf("got %v, %v", st, err)
 	}
-	srv.Close()
-	<-done
+	_ = srv.Close()
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
 	}

@@ -83,6 +83,7 @@ type socketListener struct {
 	path string
 }
 
+// Close implements net.Listener.
 func (l *socketListener) Close() error {
 	err := l.Listener.Close()
 	if err == nil {
