@@ -131,7 +131,7 @@ func (f *Files) parse(p *problems, name string, src []byte) {
 	if at, deep := tooDeep(name, src); deep {
 		f.files[name] = &hcl.File{Bytes: src, Body: &hclsyntax.Body{}}
 		f.incomplete = true
-		p.errorf(at, "Nested too deeply", "The parser gives up on expressions of more than 100 levels or 20,000 operators. Divide it with locals.")
+		p.errorf(at, "Nested too deeply", "An expression has at most 100 levels, and a block at most 5,000 operators and brackets. Divide it, with the help of locals.")
 		return
 	}
 	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
@@ -144,7 +144,7 @@ func (f *Files) parse(p *problems, name string, src []byte) {
 // tooDeep reports where a file is nested so deeply that parsing it could use
 // up the stack, which nothing recovers from. HCL has no bound of its own.
 func tooDeep(name string, src []byte) (hcl.Range, bool) {
-	const maxDepth, maxOperators = 100, 20_000
+	const maxDepth, maxOperators = 100, 5_000
 	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos) // the parser reports what the scanner finds
 	depth, operators := 0, 0
 	for _, t := range tokens {
@@ -158,6 +158,7 @@ func tooDeep(name string, src []byte) (hcl.Range, bool) {
 				operators = 0
 			}
 		case hclsyntax.TokenIdent, hclsyntax.TokenNumberLit, hclsyntax.TokenComma, hclsyntax.TokenNewline, hclsyntax.TokenComment,
+			hclsyntax.TokenDot,
 			hclsyntax.TokenOQuote, hclsyntax.TokenCQuote, hclsyntax.TokenQuotedLit, hclsyntax.TokenStringLit, hclsyntax.TokenEqual:
 		default:
 			operators++
