@@ -250,13 +250,13 @@ func (s *session) endCopy(now time.Time) error {
 		return fmt.Errorf("set read deadline: %w", err)
 	}
 	for {
-		msg, err := s.frontend.Receive()
-		if err != nil {
-			return nil // it takes too long, or is gone: all that matters was said
-		}
+		msg, gone := s.frontend.Receive()
 		switch msg.(type) {
 		case *pgproto3.CommandComplete, *pgproto3.ReadyForQuery, *pgproto3.ErrorResponse:
 			return s.send(now, []byte{'X', 0, 0, 0, 4})
+		}
+		if gone != nil {
+			return nil // or it takes too long: all that matters was said
 		}
 	}
 }

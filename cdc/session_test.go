@@ -284,6 +284,24 @@ func TestSession_ConfirmsSoonAfterMoreIsDurable(t *testing.T) {
 	})
 }
 
+// A16, A17: read deadlines that pass in the midst of a message.
+func TestSession_ATimeoutWithinAMessageLosesNothing(t *testing.T) {
+	h := &handled{durable: 0x300}
+	play(t, h, func(_ context.Context, _ func(), s *server) {
+		var msg []byte
+		for _, lsn := range []relay.LSN{0x200, 0x300} {
+			msg = append(wire(msg).u8('d').u32(4+18).u8('k'), wire{}.u64(uint64(lsn)).u64(0).u8(0)...)
+		}
+		for _, b := range msg {
+			if _, err := s.conn.Write([]byte{b}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(700 * time.Millisecond)
+		}
+		s.expect(h, "idle 0/200", "idle 0/300")
+	})
+}
+
 // A11: a thousand keepalives a second that ask nothing are answered by the timer.
 func TestSession_IsNotDrivenByKeepalives(t *testing.T) {
 	h := &handled{}

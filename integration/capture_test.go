@@ -22,7 +22,6 @@ import (
 type captured struct {
 	mu      sync.Mutex
 	lines   []string
-	values  bool
 	ids     map[string]int // of changes, to see that they are unique
 	durable relay.LSN
 	idle    relay.LSN

@@ -1,0 +1,176 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowhook/rowhook/relay"
+)
+
+func TestIsTemporary(t *testing.T) {
+	server := func(code string) error { return fmt.Errorf("stream: %w", &pgconn.PgError{Code: code}) }
+	for _, err := range []error{
+		server("57P01"), server("57P03"), server("55006"), server("55P03"), server("53300"), server("08006"), server("40001"),
+		io.EOF, fmt.Errorf("receive: %w", io.ErrUnexpectedEOF), net.ErrClosed, context.DeadlineExceeded,
+		&net.OpError{Op: "dial", Err: errors.New("connection refused")}, &net.DNSError{Err: "no such host"}, &temporaryError{msg: "later"},
+	} {
+		if !IsTemporary(err) {
+			t.Errorf("%v is not temporary", err)
+		}
+	}
+	for _, err := range []error{
+		nil, errors.New("other"), server("42704"), server("55000"), server("28P01"), server("22021"), server("53400"), server("58P01"), server("08P01"),
+		&SetupError{Summary: "x", Err: io.EOF}, &DecodeError{Kind: 'w'}, byHandler(io.EOF), fmt.Errorf("x: %w", ErrSlotLost), context.Canceled,
+	} {
+		if IsTemporary(err) {
+			t.Errorf("%v is temporary", err)
+		}
+	}
+}
+
+func TestSetupError_SaysWhatToRun(t *testing.T) {
+	err := &SetupError{Summary: "no", Detail: "because", SQL: []string{"A;", "B;"}, Err: io.EOF}
+	if got := err.Error(); got != "no: EOF; because; run: A; B;" || !errors.Is(err, io.EOF) {
+		t.Error(got)
+	}
+}
+
+// D5: names are carried raw, and quoted twice where a literal holds them.
+func TestStartCommand_Quotes(t *testing.T) {
+	got := startCommand("1slot", `My"Pub's,x`, 0x16B374D848)
+	if want := `START_REPLICATION SLOT "1slot" LOGICAL 16/B374D848 (proto_version '1', publication_names '"My""Pub''s,x"', messages 'true')`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// B3
+func TestValidSlotName(t *testing.T) {
+	for _, name := range []string{"1slot", "select", "a_b", strings.Repeat("x", 63)} {
+		if !ValidSlotName(name) {
+			t.Errorf("%q is refused", name)
+		}
+	}
+	for _, name := range []string{"", "My-Slot", "Slot", "slöt", "a b", "a\n", strings.Repeat("x", 64)} {
+		if ValidSlotName(name) {
+			t.Errorf("%q is taken", name)
+		}
+	}
+	if err := (&Stream{Slot: "My-Slot"}).Run(t.Context(), 1, nil); !isSetup(err) {
+		t.Errorf("stream: %v", err)
+	}
+	if err := (&Stream{Slot: "s"}).Run(t.Context(), 0, nil); err == nil || IsTemporary(err) {
+		t.Errorf("stream from nowhere: %v", err)
+	}
+}
+
+func TestCreateSlotCommand_FitsTheVersion(t *testing.T) {
+	for _, test := range []struct {
+		version  int
+		failover bool
+		want     string
+	}{
+		{140005, false, `CREATE_REPLICATION_SLOT "s" LOGICAL pgoutput NOEXPORT_SNAPSHOT`},
+		{150018, false, `CREATE_REPLICATION_SLOT "s" LOGICAL pgoutput (SNAPSHOT 'nothing')`},
+		{170001, true, `CREATE_REPLICATION_SLOT "s" LOGICAL pgoutput (SNAPSHOT 'nothing', FAILOVER true)`},
+		{160001, true, ""},
+	} {
+		got, err := createSlotCommand("s", test.version, SlotOptions{Failover: test.failover})
+		if got != test.want || (err != nil) != (test.want == "") {
+			t.Errorf("%+v: %s, %v", test, got, err)
+		}
+	}
+}
+
+func TestIntervalsOf(t *testing.T) {
+	for _, test := range []struct{ timeout, ping, silence time.Duration }{
+		{0, 10 * time.Second, 30 * time.Second},
+		{time.Minute, 10 * time.Second, 70 * time.Second},
+		{3 * time.Second, time.Second, 4 * time.Second},
+	} {
+		if got := intervalsOf(test.timeout); got.ping != test.ping || got.silence != test.silence {
+			t.Errorf("%s: %+v", test.timeout, got)
+		}
+	}
+}
+
+func TestServerVersion(t *testing.T) {
+	for reported, want := range map[string]int{
+		"15.18 (Debian 15.18-0+deb12u1)": 150018, "18.4": 180004, "19devel": 190000, "18beta1": 180000, "": 0, "x": 0,
+	} {
+		if got := serverVersion(reported); got != want {
+			t.Errorf("%q is %d, want %d", reported, got, want)
+		}
+	}
+}
+
+func TestParseHistory(t *testing.T) {
+	got, err := parseHistory([]byte("1\t0/1775068\tno recovery target specified\n\n# comment\n2\t1A/0\tbefore 2000-01-01 # x\n"))
+	if err != nil || !slices.Equal(got, []TimelineSwitch{{1, 0x1775068}, {2, 0x1A00000000}}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{"1", "x\t0/1", "1\tx", "-1\t0/1"} {
+		if _, err := parseHistory([]byte(bad)); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}
+
+func FuzzParseHistory(f *testing.F) {
+	f.Add([]byte("1\t0/1775068\tno recovery target specified\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		switches, err := parseHistory(content)
+		if err != nil && switches != nil {
+			t.Error("a result with an error")
+		}
+		if len(switches) > strings.Count(string(content), "\n")+1 {
+			t.Error("more switches than lines")
+		}
+	})
+}
+
+func TestPlanPublication_ChangesNothingItNeedNot(t *testing.T) {
+	table := func(name string) publishable {
+		return publishable{
+			TableName: relay.TableName{Schema: "s", Name: name}, exists: true, kind: 'r', persistence: 'p', identity: 'd', hasIdentity: true, owned: true, canCreate: true,
+		}
+	}
+	all := relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Truncate)
+	pub := &PublicationState{Ours: true, ViaRoot: true, Ops: all, Tables: []PublishedTable{{TableName: relay.TableName{Schema: "s", Name: "a"}}}}
+	plan, err := planPublication("p", "u", pub, []publishable{table("a")}, relay.OpsOf(relay.Insert))
+	if err != nil || len(plan.statements) != 0 {
+		t.Errorf("%+v, %v", plan, err)
+	}
+	plan, err = planPublication("p", "u", pub, []publishable{table("a"), table("b")}, all)
+	if err != nil || !slices.Equal(plan.lock, []string{`LOCK TABLE ONLY "s"."b" IN SHARE ROW EXCLUSIVE MODE`}) ||
+		!slices.Equal(plan.statements, []string{`ALTER PUBLICATION "p" ADD TABLE ONLY "s"."b"`}) {
+		t.Errorf("%+v, %v", plan, err)
+	}
+	// More operations concern every table, so writers of every table are waited for.
+	pub.Ops = relay.OpsOf(relay.Insert)
+	plan, err = planPublication("p", "u", pub, []publishable{table("a"), table("b")}, relay.OpsOf(relay.Delete))
+	if err != nil || !slices.Equal(plan.lock, []string{`LOCK TABLE ONLY "s"."a", ONLY "s"."b" IN SHARE ROW EXCLUSIVE MODE`}) || len(plan.statements) != 2 {
+		t.Errorf("%+v, %v", plan, err)
+	}
+	generated := table("g")
+	generated.generated = true
+	if _, err = planPublication("p", "u", nil, []publishable{generated}, all); !isSetup(err) {
+		t.Errorf("generated column in the identity: %v", err)
+	}
+	if _, err = planPublication("p", "u", nil, []publishable{generated}, relay.OpsOf(relay.Insert)); err != nil {
+		t.Errorf("inserts alone: %v", err)
+	}
+	// A source of messages and channels only.
+	plan, err = planPublication("p", "u", nil, nil, 0)
+	if err != nil || !slices.Equal(plan.statements, []string{`CREATE PUBLICATION "p" WITH (publish = 'insert', publish_via_partition_root = true)`}) {
+		t.Errorf("%+v, %v", plan, err)
+	}
+}
