@@ -17,8 +17,8 @@ type conn struct {
 	stmts map[string]*sql.Stmt
 }
 
-// pageSize is chosen by measurement (see the benchmarks): larger pages make
-// blocks cheaper and small commits dearer.
+// pageSize: the CPU of an append is the same with 4, 8 and 16 KiB (about 1 µs
+// an event in blocks of 200), and small commits write least with the smallest.
 const pageSize = 4096
 
 // writerDSN: auto_vacuum and page_size count only before the first table is

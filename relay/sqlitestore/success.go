@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -111,12 +112,13 @@ func unpackSuccesses(d []byte, seq, at int64, f func(relay.Success)) error {
 		var s relay.Success
 		seq += int64(unsigned())
 		s.Seq = seq
-		s.Attempts = int(unsigned())
+		attempts := unsigned()
 		at += signed()
 		s.At = at
-		s.Duration = time.Duration(unsigned()) * time.Microsecond
+		micros := unsigned()
 		s.Status = int(signed() + 200)
-		if bad {
+		s.Attempts, s.Duration = int(attempts), time.Duration(micros)*time.Microsecond
+		if bad || attempts > math.MaxInt32 || micros > math.MaxInt64/1000 {
 			return errSuccesses
 		}
 		f(s)

@@ -49,8 +49,7 @@ type writer struct {
 	streams map[string]int64
 
 	packed   []byte // room for a record of successes
-	commits  int
-	emptied  bool // nothing was written since the -wal was emptied
+	emptied  bool   // nothing was written since the -wal was emptied
 	tryAfter time.Time
 }
 
@@ -238,7 +237,6 @@ func (w *writer) transact(group []*operation, errs []error) (broken bool) {
 		return false
 	}
 	w.emptied = false
-	w.commits++
 	w.store.size.Store(w.size)
 	return false
 }
@@ -319,11 +317,11 @@ func (w *writer) judge(step string) error {
 // boundWAL keeps the -wal file bounded under a load that never lets SQLite
 // start it anew: readers that overlap always leave one that needs it.
 func (w *writer) boundWAL() {
-	if w.commits%64 != 0 || w.conn == nil || fileSize(w.store.path+"-wal") < 2*walLimit {
+	if w.conn == nil || fileSize(w.store.path+"-wal") < 2*walLimit {
 		return
 	}
 	if now := time.Now(); now.After(w.tryAfter) {
-		w.tryAfter = now.Add(idleAfter)
+		w.tryAfter = now.Add(time.Second)
 		w.emptyWAL()
 	}
 }
@@ -337,7 +335,7 @@ func (w *writer) emptyWAL() {
 	}
 	w.emptied = true
 	for _, text := range []string{
-		"PRAGMA busy_timeout = 100",
+		"PRAGMA busy_timeout = 250",
 		"PRAGMA wal_checkpoint(TRUNCATE)",
 		"PRAGMA busy_timeout = 5000",
 		"PRAGMA shrink_memory",
