@@ -84,7 +84,7 @@ func compileExprs(scope exprScope, when, key, tenant, data hcl.Expression) (*rul
 		e.data = &compiledExpr{name: "data", node: factNode{fact: factPayload}}
 	}
 	e.uses = c.uses
-	return e, append(c.diags, e.typeCheck(nil, scope.ops)...)
+	return e, append(c.diags, e.typeCheck(nil)...)
 }
 
 // reads returns the columns the rule reads. All says that it reads every one.

@@ -67,8 +67,9 @@ func benchmarkEval(b *testing.B, total string) {
 	var d relay.Draft
 	b.ReportAllocs()
 	for b.Loop() {
-		d.Reset()
-		_, _ = p.Eval(c, &d)
+		if hit, _ := p.Eval(c, &d); hit {
+			d.Reset()
+		}
 	}
 }
 

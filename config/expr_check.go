@@ -25,7 +25,7 @@ func (e *ruleExprs) check(t *relay.Table, ops relay.Ops) hcl.Diagnostics {
 			diags = append(diags, d)
 		}
 	}
-	return append(diags, e.typeCheck(t, ops)...)
+	return append(diags, e.typeCheck(t)...)
 }
 
 func checkUse(t *relay.Table, ops relay.Ops, u exprUse) *hcl.Diagnostic {
@@ -90,8 +90,8 @@ func quoteTable(n relay.TableName) string {
 
 // typeCheck finds what cannot be right whatever the values are. Without a
 // table a column can be anything.
-func (e *ruleExprs) typeCheck(t *relay.Table, ops relay.Ops) hcl.Diagnostics {
-	c := &checker{t: t, ops: ops, scope: &e.scope, vars: map[int]kinds{}, done: map[hcl.Range]kinds{}}
+func (e *ruleExprs) typeCheck(t *relay.Table) hcl.Diagnostics {
+	c := &checker{t: t, scope: &e.scope, vars: map[int]kinds{}, done: map[hcl.Range]kinds{}}
 	for _, x := range []*compiledExpr{e.when, e.key, e.tenant, e.data} {
 		if x == nil {
 			continue
@@ -109,7 +109,6 @@ func (e *ruleExprs) typeCheck(t *relay.Table, ops relay.Ops) hcl.Diagnostics {
 // fit none of them.
 type checker struct {
 	t     *relay.Table
-	ops   relay.Ops
 	scope *exprScope
 	outer hcl.Range
 	diags hcl.Diagnostics
@@ -123,7 +122,7 @@ func (c *checker) report(n node, summary, format string, args ...any) {
 
 // need reports an operand that can be none of the wanted kinds. Null is
 // wanted by nobody: one that may be null passes, and is an error when it is.
-func (c *checker) need(n node, want kinds, who string) kinds {
+func (c *checker) need(n node, want kinds, who string) {
 	k := c.kinds(n)
 	switch {
 	case k == isNull:
@@ -131,7 +130,6 @@ func (c *checker) need(n node, want kinds, who string) kinds {
 	case k&want == 0:
 		c.report(n, sumTypes, "%s needs %s, and %s is %s.%s", who, want, describe(n), k&^isNull, conversion(k, want))
 	}
-	return k
 }
 
 func conversion(have, want kinds) string {

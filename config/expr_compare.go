@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"cmp"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -101,15 +100,7 @@ func (b *binder) equalFn(n binaryNode) condFn {
 			case kind == pgvalue.Bool && lit.v.kind == kindBool:
 				return b.textIs(s, i, map[int64]string{0: "f", 1: "t"}[lit.v.n])
 			case kind == pgvalue.Number && lit.v.kind == kindNumber:
-				number := b.evalColumn(col)
-				return func(f *frame) verdict {
-					if v := number(f); v.kind != kindNumber {
-						return f.equal(n, v, lit.v)
-					} else if compareNumber(v, lit.v) == 0 {
-						return yes
-					}
-					return no
-				}
+				return b.numberIs(n, s, i, lit.v)
 			}
 		}
 		if other, ok := n.r.(columnNode); ok && kind == pgvalue.Text {
@@ -146,6 +137,16 @@ func (b *binder) textIs(s side, i int, want string) condFn {
 		}
 		f.known(f.absent(v, s, i))
 		return broken
+	}
+}
+
+func (b *binder) numberIs(n binaryNode, s side, i int, want value) condFn {
+	column := b.eval(n.l)
+	return func(f *frame) verdict {
+		if v := &f.rows[s][i]; v.State == relay.Known && want.text == nil {
+			return verdictOf(pgvalue.CompareNumberToInt(v.Text, want.n) == 0)
+		}
+		return f.equal(n, column(f), want)
 	}
 }
 
@@ -201,26 +202,21 @@ func (b *binder) order(n binaryNode) condFn {
 		greater, same = yes, yes
 	}
 	if lit, ok := n.r.(litNode); ok && lit.v.kind == kindNumber && lit.v.text == nil {
-		limit := lit.v.n
-		return func(f *frame) verdict {
-			x := l(f)
-			if x.kind != kindNumber {
-				f.wrong(n.op.String(), n.l, n.rng, x, isNumber)
-				return broken
+		limit, outcome := lit.v.n, [3]verdict{less, same, greater}
+		if col, ok := n.l.(columnNode); ok {
+			if i := b.column(col); b.kind(i) == pgvalue.Number {
+				s := col.side
+				return func(f *frame) verdict {
+					if v := &f.rows[s][i]; v.State == relay.Known {
+						return outcome[1+pgvalue.CompareNumberToInt(v.Text, limit)]
+					}
+					x := l(f)
+					if x.kind != kindNumber && f.operand(n, n.l, x, isNumber) {
+						return broken
+					}
+					return outcome[1+compareNumber(x, lit.v)]
+				}
 			}
-			c := 0
-			if x.text != nil {
-				c = pgvalue.CompareNumberToInt(x.text, limit)
-			} else {
-				c = cmp.Compare(x.n, limit)
-			}
-			switch {
-			case c < 0:
-				return less
-			case c > 0:
-				return greater
-			}
-			return same
 		}
 	}
 	return func(f *frame) verdict {
@@ -232,13 +228,7 @@ func (b *binder) order(n binaryNode) condFn {
 		if y.kind != kindNumber && f.operand(n, n.r, y, isNumber) {
 			return broken
 		}
-		switch c := compareNumber(x, y); {
-		case c < 0:
-			return less
-		case c > 0:
-			return greater
-		}
-		return same
+		return [3]verdict{less, same, greater}[1+compareNumber(x, y)]
 	}
 }
 

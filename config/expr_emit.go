@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/rowhook/rowhook/relay"
@@ -94,7 +95,9 @@ func (f *frame) appendOrOmit(dst []byte, v value) []byte {
 			return dst
 		}
 		f.omit = true
-		f.unchanged = append(f.unchanged, f.prog.rel.Columns[v.n].Name)
+		if name := f.prog.rel.Columns[v.n].Name; !slices.Contains(f.unchanged, name) {
+			f.unchanged = append(f.unchanged, name)
+		}
 		return dst
 	}
 	return f.appendValue(dst, v, f.printer)
@@ -296,7 +299,6 @@ func (b *binder) emitMerge(n callNode) emitFn {
 				return dst
 			case f.omit:
 				f.omit = false
-				f.unchanged = f.unchanged[:len(f.unchanged)-1]
 				f.fail(n.rng, "merge() is given "+describe(n.args[i])+", which is not known in this change")
 				f.err.unknown = true
 				return dst

@@ -29,7 +29,7 @@ func runLength(_ *frame, _ *callNode, a []value) value {
 	return intValue(int64(utf8.RuneCount(a[0].text)))
 }
 
-func runSplit(f *frame, c *callNode, a []value) value {
+func runSplit(f *frame, _ *callNode, a []value) value {
 	buf := append(f.take(), '[')
 	for i, part := range bytes.Split(a[1].text, a[0].text) {
 		if i > 0 {

@@ -9,9 +9,14 @@ import (
 // Objects and lists stay JSON text at run time. What an expression reads of
 // them is found by skipping over the rest.
 
-// fromJSON reads a JSON value. Strings without escapes are not copied.
+// fromJSON reads a JSON value. Strings without escapes are not copied, and what
+// is in an object or list is not looked at: its readers stop at what is no
+// JSON, and appendValue prints none.
 func (f *frame) fromJSON(raw []byte) value {
 	i := pgvalue.SkipSpace(raw, 0)
+	if i < len(raw) && (raw[i] == '{' || raw[i] == '[') {
+		return value{kind: kindJSON, text: bytes.TrimRight(raw[i:], " \t\r\n")}
+	}
 	end, ok := pgvalue.SkipJSON(raw, i)
 	if !ok {
 		return stringValue(raw)
@@ -201,11 +206,7 @@ func appendMerged(dst []byte, objects [][]byte) []byte {
 	first := true
 	for i, o := range objects {
 		for r := readJSON(o); r.next(); {
-			rest := [][]byte{}
-			if i+1 < len(objects) {
-				rest = objects[i+1:]
-			}
-			if hasMember(rest, r.key) || r.again() {
+			if hasMember(objects[i+1:], r.key) || r.again() {
 				continue
 			}
 			if !first {

@@ -40,7 +40,7 @@ func (c *compiler) traversal(t hcl.Traversal, rng hcl.Range) node {
 		return n
 	}
 	if !slices.Contains(allRoots, root) {
-		return c.unknownRoot(t, rng)
+		return c.unknownRoot(t)
 	}
 	if !slices.Contains(c.rootNames(), root) {
 		return c.notHere(root, t[0].SourceRange())
@@ -55,12 +55,7 @@ func (c *compiler) traversal(t hcl.Traversal, rng hcl.Range) node {
 	}
 	switch root {
 	case "new", "old", "row":
-		s := sideNew
-		if root == "old" {
-			s = sideOld
-		} else if root == "row" {
-			s = sideRow
-		}
+		s := map[string]side{"new": sideNew, "old": sideOld, "row": sideRow}[root]
 		if len(t) == 1 {
 			c.uses = append(c.uses, exprUse{s, "", rng, c.outer})
 		}
@@ -110,7 +105,7 @@ func (c *compiler) minus(t hcl.Traversal) node {
 	return nil
 }
 
-func (c *compiler) unknownRoot(t hcl.Traversal, rng hcl.Range) node {
+func (c *compiler) unknownRoot(t hcl.Traversal) node {
 	root := t.RootName()
 	known := c.rootNames()
 	hint := didYouMean(root, known)

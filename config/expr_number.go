@@ -126,7 +126,7 @@ func parseScaled(text []byte) (n *big.Int, scale int, ok bool) {
 	if len(text) > maxDigits || !pgvalue.IsNumber(text) {
 		return nil, 0, false
 	}
-	if bytes.IndexAny(text, "eE") >= 0 {
+	if bytes.ContainsAny(text, "eE") {
 		if text, ok = pgvalue.AppendNumber(nil, text); !ok {
 			return nil, 0, false
 		}

@@ -147,7 +147,9 @@ func (p *program) begin(c *relay.Change) error {
 	f := &p.frame
 	f.change = c
 	f.err, f.omit, f.strict, f.payloadRead = nil, false, 0, false
-	f.scratch, f.stack = f.scratch[:0], f.stack[:0]
+	if f.scratch, f.stack = f.scratch[:0], f.stack[:0]; cap(f.scratch) > keptMemory {
+		f.scratch = nil
+	}
 	f.printer.NumbersAsString = false
 	if p.rel == nil {
 		return nil

@@ -173,7 +173,7 @@ func TestExpr_RowPassesThroughWithoutWhatIsUnknown(t *testing.T) {
 	for _, x := range []struct{ expr, want, unchanged string }{
 		{`row`, `{"id":7,"status":"paid","total":12.50,"paid":true,` + doc + `"at":"2024-01-02T03:04:05+00:00","tax":null}`, "body"},
 		{``, `{"id":7,"status":"paid","total":12.50,"paid":true,` + doc + `"at":"2024-01-02T03:04:05+00:00","tax":null}`, "body"},
-		{`{ id = new.id, body = new.body, in = { b = new.body } }`, `{"id":7,"in":{}}`, "body,body"},
+		{`{ id = new.id, body = new.body, in = { b = new.body } }`, `{"id":7,"in":{}}`, "body"},
 		{`merge({ a = 1 }, { b = new.body })`, `{"a":1}`, "body"},
 		{`merge({ x = old }, { x = 1 })`, `{"x":1}`, ""},
 		{`old`, `{"id":7,"status":"open","total":10.50,"paid":false}`, ""},

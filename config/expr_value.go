@@ -204,7 +204,15 @@ func (f *frame) take() []byte {
 	return make([]byte, 0, 256)
 }
 
-func (f *frame) give(b []byte) { f.free = append(f.free, b) }
+func (f *frame) give(b []byte) {
+	if cap(b) <= keptMemory {
+		f.free = append(f.free, b)
+	}
+}
+
+// keptMemory bounds a buffer that is kept from change to change: there is a
+// frame for every rule and relation, and one large row must not stay in all.
+const keptMemory = 64 << 10
 
 // load returns the value of a column. One that the server did not send because
 // it did not change is taken from the old row where that has it (REPLICA

@@ -77,7 +77,7 @@ func (p Printer) append(dst []byte, typ uint32, text []byte, types relay.TypeRes
 		return AppendString(dst, text)
 	}
 	var out []byte
-	ok := false
+	var ok bool
 	switch s.kind {
 	case Array:
 		out, ok = p.appendArray(dst, s, text, types, depth)
