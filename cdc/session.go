@@ -249,16 +249,14 @@ func (s *session) endCopy(now time.Time) error {
 	if err := s.conn.SetReadDeadline(now.Add(goodbye)); err != nil {
 		return fmt.Errorf("set read deadline: %w", err)
 	}
-	for {
-		msg, gone := s.frontend.Receive()
+	msg, gone := s.frontend.Receive()
+	for ; gone == nil; msg, gone = s.frontend.Receive() {
 		switch msg.(type) {
 		case *pgproto3.CommandComplete, *pgproto3.ReadyForQuery, *pgproto3.ErrorResponse:
 			return s.send(now, []byte{'X', 0, 0, 0, 4})
 		}
-		if gone != nil {
-			return nil // or it takes too long: all that matters was said
-		}
 	}
+	return nil // it takes too long, or the server is gone: all that matters was said
 }
 
 func (s *session) handle(msg pgproto3.BackendMessage) error {
