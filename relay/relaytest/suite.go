@@ -127,9 +127,11 @@ func same(t testing.TB, what string, have, want any) {
 	}
 }
 
-// seqs returns the places of all visible events after a place.
-func seqs(t testing.TB, s Store, stream string, after int64) []int64 {
+// seqs returns the places of all visible events, each of which must be what
+// was appended.
+func seqs(t testing.TB, s Store, stream string) []int64 {
 	t.Helper()
+	after := int64(0)
 	var out []int64
 	for {
 		blocks := got[[]*relay.Block](t)(s.Blocks(ctx(t), stream, after, 1<<10))
@@ -167,7 +169,7 @@ func testAppendIsWhole(t *testing.T, s Store) {
 	for range 2 {
 		same(t, "stream", got[relay.StreamState](t)(s.Stream(ctx(t), shop)), relay.StreamState{Head: 9, Tail: 9, First: 1})
 		same(t, "streams", got[map[string]relay.StreamState](t)(s.Streams(ctx(t))), map[string]relay.StreamState{shop: {Head: 9, Tail: 9, First: 1}})
-		same(t, "events", seqs(t, s, shop, 0), []int64{1, 2, 3, 4, 6, 7, 8, 9})
+		same(t, "events", seqs(t, s, shop), []int64{1, 2, 3, 4, 6, 7, 8, 9})
 		same(t, "source", *got[*relay.SourceState](t)(s.SourceState(ctx(t), "shop")), *source(90))
 		same(t, "gaps", got[[]relay.Gap](t)(s.Gaps(ctx(t), "shop")), []relay.Gap{*a.Gap})
 		failures := got[[]relay.Failure](t)(s.Failures(ctx(t), 0))
@@ -189,7 +191,7 @@ func testShowsOnlyWhatIsVisible(t *testing.T, s Store) {
 		Stream: shop, Blocks: []*relay.Block{block(shop, 5, 8)}, Failures: []relay.Failure{{Seq: 9, Rule: "r"}}, Head: 4, Tail: 9,
 	}))
 	for range 2 {
-		same(t, "events", seqs(t, s, shop, 0), upTo(1, 4))
+		same(t, "events", seqs(t, s, shop), upTo(1, 4))
 		if e := got[[]relay.Event](t)(s.Events(ctx(t), relay.EventQuery{})); len(e) != 4 {
 			t.Fatalf("%d events are listed", len(e))
 		}
@@ -203,7 +205,7 @@ func testShowsOnlyWhatIsVisible(t *testing.T, s Store) {
 		s.Reopen(t)
 	}
 	must(t, s.Append(ctx(t), &relay.Append{Stream: shop, Head: 9, Tail: 9}))
-	same(t, "events", seqs(t, s, shop, 0), upTo(1, 8))
+	same(t, "events", seqs(t, s, shop), upTo(1, 8))
 	if f := got[[]relay.Failure](t)(s.Failures(ctx(t), 0)); len(f) != 1 {
 		t.Fatalf("failures: %v", f)
 	}
@@ -217,7 +219,7 @@ func testDiscardsTheTail(t *testing.T, s Store) {
 	}))
 	must(t, s.Append(ctx(t), &relay.Append{Stream: shop, DiscardTail: true, Blocks: []*relay.Block{block(shop, 5, 6)}, Head: 6, Tail: 6}))
 	for range 2 {
-		same(t, "events", seqs(t, s, shop, 0), upTo(1, 6))
+		same(t, "events", seqs(t, s, shop), upTo(1, 6))
 		same(t, "stream", got[relay.StreamState](t)(s.Stream(ctx(t), shop)), relay.StreamState{Head: 6, Tail: 6, First: 1})
 		if f := got[[]relay.Failure](t)(s.Failures(ctx(t), 0)); len(f) != 0 {
 			t.Fatalf("failures of the tail: %v", f)
@@ -226,7 +228,7 @@ func testDiscardsTheTail(t *testing.T, s Store) {
 		s.Reopen(t)
 	}
 	must(t, s.Append(ctx(t), &relay.Append{Stream: shop, DiscardTail: true, Head: 6, Tail: 6}))
-	same(t, "events", seqs(t, s, shop, 0), upTo(1, 6))
+	same(t, "events", seqs(t, s, shop), upTo(1, 6))
 }
 
 func testContinuesAHalfStoredTail(t *testing.T, s Store) {
@@ -242,7 +244,7 @@ func testContinuesAHalfStoredTail(t *testing.T, s Store) {
 	must(t, s.Append(ctx(t), &relay.Append{Stream: shop, Blocks: []*relay.Block{block(shop, 5, 8)}, Head: 0, Tail: 8, Source: half}))
 	must(t, s.Append(ctx(t), &relay.Append{Stream: shop, Blocks: []*relay.Block{block(shop, 9, 9)}, Head: 9, Tail: 9, Source: source(99)}))
 	s.Reopen(t)
-	same(t, "events", seqs(t, s, shop, 0), upTo(1, 9))
+	same(t, "events", seqs(t, s, shop), upTo(1, 9))
 	if st := got[*relay.SourceState](t)(s.SourceState(ctx(t), "shop")); st.Partial != nil || st.LSN != 99 {
 		t.Fatalf("source: %+v", st)
 	}
@@ -328,11 +330,11 @@ func testEndedContext(t *testing.T, s Store) {
 	cancel()
 	if err := s.Append(c, &relay.Append{Stream: shop, Blocks: []*relay.Block{block(shop, 1, 4)}, Head: 4, Tail: 4}); err == nil {
 		// A store may be done before it looks; then it must be true.
-		same(t, "events", seqs(t, s, shop, 0), upTo(1, 4))
+		same(t, "events", seqs(t, s, shop), upTo(1, 4))
 		return
 	}
 	fill(t, s, shop, 9)
-	same(t, "events", seqs(t, s, shop, 0), upTo(1, 9))
+	same(t, "events", seqs(t, s, shop), upTo(1, 9))
 }
 
 func testAppendsAndSettlesAtOnce(t *testing.T, s Store) {
@@ -376,7 +378,7 @@ func testAppendsAndSettlesAtOnce(t *testing.T, s Store) {
 	for i := range streams {
 		name := fmt.Sprintf("s%d", i)
 		c := relay.CursorID{Endpoint: "billing", Stream: name}
-		same(t, "events", seqs(t, s, name, 0), upTo(1, 2*appends))
+		same(t, "events", seqs(t, s, name), upTo(1, 2*appends))
 		if n := len(got[[]int64](t)(s.SettledAfter(ctx(t), c, 0))); n != appends {
 			t.Errorf("%s: %d successes", name, n)
 		}

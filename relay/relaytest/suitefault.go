@@ -41,7 +41,7 @@ func look(t testing.TB, s Store) string {
 	}
 	return fmt.Sprintf("%+v\n%+v\n%+v\n%v\n%+v\n%v\n%v\n%+v\n%+v\n%+v\n%v",
 		streams, got[[]relay.SourceState](t)(s.Sources(ctx(t))), got[[]relay.Gap](t)(s.Gaps(ctx(t), "")),
-		seqs(t, s, shop, 0), cursors, routed, open, got[[]int64](t)(s.SettledAfter(ctx(t), billing, 0)),
+		seqs(t, s, shop), cursors, routed, open, got[[]int64](t)(s.SettledAfter(ctx(t), billing, 0)),
 		got[[]relay.EndpointRow](t)(s.Endpoints(ctx(t))), got[[]relay.Replay](t)(s.Replays(ctx(t))), got[int64](t)(s.Size(ctx(t))))
 }
 

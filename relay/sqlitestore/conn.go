@@ -98,7 +98,7 @@ func (c *conn) stmt(text string) (*sql.Stmt, error) {
 
 // exec runs a statement and returns how many rows it changed.
 func (c *conn) exec(text string, args ...any) (int64, error) {
-	s, err := c.stmt(text)
+	s, err := c.stmt(text) //nolint:sqlclosecheck // it lives as long as the connection
 	if err != nil {
 		return 0, err
 	}
@@ -121,6 +121,7 @@ type row struct {
 	err error
 }
 
+// Scan is sql.Row.Scan.
 func (r row) Scan(dest ...any) error {
 	if r.err != nil {
 		return r.err
@@ -130,7 +131,7 @@ func (r row) Scan(dest ...any) error {
 
 // row runs a query of at most one row.
 func (c *conn) row(text string, args ...any) row {
-	s, err := c.stmt(text)
+	s, err := c.stmt(text) //nolint:sqlclosecheck // it lives as long as the connection
 	if err != nil {
 		return row{err: err}
 	}
@@ -139,7 +140,7 @@ func (c *conn) row(text string, args ...any) row {
 
 // rows runs a query.
 func (c *conn) rows(text string, args ...any) (*sql.Rows, error) {
-	s, err := c.stmt(text)
+	s, err := c.stmt(text) //nolint:sqlclosecheck // it lives as long as the connection
 	if err != nil {
 		return nil, err
 	}

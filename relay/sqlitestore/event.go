@@ -190,12 +190,13 @@ func (s *Store) Event(ctx context.Context, id relay.EventID) (*relay.Event, erro
 	}
 }
 
-// prefixed scans one column before those that are asked for.
+// prefixed is a row with one column before those that a scan function knows.
 type prefixed struct {
 	scanner
 	first any
 }
 
+// Scan scans the first column and those that are asked for.
 func (p prefixed) Scan(dest ...any) error {
 	return p.scanner.Scan(append([]any{p.first}, dest...)...)
 }

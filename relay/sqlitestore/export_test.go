@@ -10,7 +10,7 @@ func (s *Store) Idle() (end func()) {
 	s.writer.emptyWAL()
 	return func() {
 		s.read.Close()
-		s.writer.conn.close()
+		_ = s.writer.conn.close()
 		s.lock.Close()
 	}
 }

@@ -91,11 +91,11 @@ func open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, s.classify(err)
 	}
 	if err := migrate(ctx, c); err != nil {
-		c.close()
+		_ = c.close()
 		return nil, s.classify(err)
 	}
 	if s.read, err = sql.Open("sqlite", readerDSN(s.path)); err != nil {
-		c.close()
+		_ = c.close()
 		return nil, err
 	}
 	s.read.SetMaxOpenConns(readers)
@@ -106,7 +106,7 @@ func open(ctx context.Context, o Options) (_ *Store, err error) {
 		s.blocks, err = s.read.PrepareContext(ctx, sqlBlocks)
 	}
 	if err != nil {
-		c.close()
+		_ = c.close()
 		s.read.Close()
 		return nil, s.classify(err)
 	}
