@@ -42,6 +42,7 @@ type Dispatcher struct {
 	idle      []EndpointRow
 	kick      chan struct{} // capacity 1: a settlement is due now
 	dirty     atomic.Bool   // there is something to record
+	flushes   chan chan struct{}
 	commands  chan func(context.Context, *sync.WaitGroup, chan<- error)
 
 	mu       sync.Mutex
@@ -57,6 +58,7 @@ func NewDispatcher(ctx context.Context, cfg DispatcherConfig, streams []string) 
 	d := &Dispatcher{
 		cfg:      cfg,
 		kick:     make(chan struct{}, 1),
+		flushes:  make(chan chan struct{}),
 		commands: make(chan func(context.Context, *sync.WaitGroup, chan<- error)),
 		recorded: map[CursorID]int64{},
 	}
@@ -333,7 +335,9 @@ func (d *Dispatcher) record(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		last := false
+		var asked chan struct{}
 		select {
+		case asked = <-d.flushes:
 		case <-d.kick:
 		case <-tick.C:
 		case <-ctx.Done():
@@ -341,6 +345,9 @@ func (d *Dispatcher) record(ctx context.Context) {
 		}
 		if d.dirty.Swap(false) {
 			d.settle(ctx)
+		}
+		if asked != nil {
+			close(asked)
 		}
 		if last {
 			return

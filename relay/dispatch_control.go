@@ -140,6 +140,10 @@ func (ep *endpoint) enable() {
 // EndpointStatus is an endpoint as it is now.
 type EndpointStatus struct {
 	ID, Kind, Target string
+	// Patterns are the event types it wants, CreatedAt is in microseconds since
+	// the Unix epoch.
+	Patterns  string
+	CreatedAt int64
 	// Disabled is why nothing is sent, or "".
 	Disabled string
 	// Down says since when (microseconds) the endpoint does not answer, 0 when
@@ -172,6 +176,7 @@ func (d *Dispatcher) Status() []EndpointStatus {
 		ep.mu.Lock()
 		s := EndpointStatus{
 			ID: ep.cfg.ID, Kind: ep.cfg.Kind, Target: ep.cfg.Target, Disabled: ep.disabled,
+			Patterns: ep.cfg.Events.String(), CreatedAt: ep.createdAt,
 			PausedUntil: ep.pausedUntil, InFlight: ep.sending + ep.replaying, Stats: ep.stats,
 		}
 		s.Stats.Attempts = make(map[ErrorClass]int64, len(ep.stats.Attempts))
@@ -211,4 +216,118 @@ func (d *Dispatcher) Problem() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.problem
+}
+
+// Expire makes every delivery of the stream up to the place that is not settled
+// dead, so that the log can let go of its events, and records that. It returns
+// how many it were.
+func (d *Dispatcher) Expire(ctx context.Context, stream string, upTo int64) (int64, error) {
+	var n int64
+	for _, ep := range d.endpoints {
+		ep.mu.Lock()
+		var cursors []*cursor
+		for _, c := range ep.cursors {
+			if c.id.Stream == stream {
+				cursors = append(cursors, c)
+			}
+		}
+		ep.mu.Unlock()
+		for _, c := range cursors {
+			m, err := c.expire(ctx, upTo)
+			n += m
+			if err != nil {
+				return n, fmt.Errorf("expire deliveries of %s: %w", ep.cfg.ID, err)
+			}
+		}
+		ep.touch()
+	}
+	return n, d.flush(ctx)
+}
+
+// flush waits until everything that has happened is recorded.
+func (d *Dispatcher) flush(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case d.flushes <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// expire makes the cursor's deliveries up to the place dead. Attempts under way
+// go on; what they bring is recorded.
+func (c *cursor) expire(ctx context.Context, upTo int64) (int64, error) {
+	out := Outcome{Result: Rejected, Class: ErrExpired, Err: "the log was full and this was among its oldest deliveries (on_full = \"expire\")"}
+	var n int64
+	for {
+		c.ep.mu.Lock()
+		read := c.read
+		c.ep.mu.Unlock()
+		if read >= upTo {
+			break
+		}
+		blocks, err := c.ep.d.cfg.Ledger.Blocks(ctx, c.id.Stream, read, windowBytes/8)
+		if err != nil {
+			return n, err
+		}
+		c.ep.mu.Lock()
+		if len(blocks) == 0 {
+			c.read = max(c.read, upTo)
+		}
+		for _, b := range blocks {
+			r := b.Reader()
+			for e := (Event{}); r.Next(&e) && e.Seq <= upTo; {
+				if e.Seq <= c.read {
+					continue
+				}
+				c.read = e.Seq
+				if c.known[e.Seq] {
+					delete(c.known, e.Seq)
+					continue
+				}
+				if c.wanted(&e) {
+					c.push(&e)
+				}
+			}
+			if r.Err() == nil {
+				c.read = max(c.read, min(b.Last, upTo))
+			}
+		}
+		n += c.killTo(upTo, &out)
+		c.ep.mu.Unlock()
+	}
+	c.ep.mu.Lock()
+	defer c.ep.mu.Unlock()
+	return n + c.killTo(upTo, &out), nil
+}
+
+// killTo makes the deliveries in memory up to the place dead.
+func (c *cursor) killTo(upTo int64, out *Outcome) int64 {
+	var items []*item
+	for i := range c.window.len() {
+		if it := c.window.items[c.window.head+i]; it.event.Seq <= upTo && !it.row {
+			items = append(items, it)
+		}
+	}
+	for _, it := range c.open {
+		if it.event.Seq <= upTo {
+			items = append(items, it)
+		}
+	}
+	slices.SortFunc(items, func(a, b *item) int { return int(a.event.Seq - b.event.Seq) })
+	var n int64
+	for _, it := range items {
+		if it.state == itemSettled || it.state == itemDead || it.state == itemSending {
+			continue
+		}
+		c.ep.kill(it, out)
+		n++
+	}
+	return n
 }

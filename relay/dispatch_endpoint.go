@@ -23,12 +23,13 @@ const (
 // endpoint is an Endpoint at work: its cursors, its workers, and what is known
 // of its health.
 type endpoint struct {
-	d        *Dispatcher
-	cfg      *Endpoint
-	log      *slog.Logger
-	versions []parsedVersion
-	wg       *sync.WaitGroup
-	ctx      context.Context //nolint:containedctx // the workers' lifetime, set once by start
+	d         *Dispatcher
+	cfg       *Endpoint
+	log       *slog.Logger
+	versions  []parsedVersion
+	createdAt int64
+	wg        *sync.WaitGroup
+	ctx       context.Context //nolint:containedctx // the workers' lifetime, set once by start
 
 	mu      sync.Mutex
 	idle    *sync.Cond // a worker may have something to do
@@ -106,6 +107,7 @@ func newEndpoint(d *Dispatcher, e *Endpoint, row *EndpointRow) *endpoint {
 		room: make(chan struct{}), clock: make(chan struct{}, 1),
 		stats: EndpointStats{Attempts: map[ErrorClass]int64{}},
 	}
+	ep.createdAt = row.CreatedAt
 	ep.idle = sync.NewCond(&ep.mu)
 	for _, v := range row.Versions {
 		pv := parsedVersion{EndpointVersion: v}
@@ -172,6 +174,10 @@ func (ep *endpoint) touch() {
 
 // activate puts an item that waits for no other where its time says.
 func (ep *endpoint) activate(it *item) {
+	if it.state == itemDead {
+		it.cur.lanes.remove(it, ep.activate)
+		return
+	}
 	if it.nextAt > time.Now().UnixMicro() {
 		if it.state != itemReleased {
 			it.state = itemWaiting
@@ -453,6 +459,27 @@ func (ep *endpoint) failed(it *item, out *Outcome, now int64, released bool) {
 	}
 	ep.activate(it)
 	ep.kickClock()
+}
+
+// kill makes a delivery dead that no worker has.
+func (ep *endpoint) kill(it *item, out *Outcome) {
+	released := it.state == itemReleased
+	if it.due >= 0 {
+		heap.Remove(&ep.waiting, it.due)
+	}
+	for _, q := range []*queue{&ep.fresh, &ep.retries, &ep.replays} {
+		q.remove(it)
+	}
+	it.state = itemDead
+	it.outcome = *out
+	ep.stats.Dead++
+	ep.markDirty(it)
+	it.unload()
+	ep.touch()
+	// One that waits behind others leaves its lanes when it comes to their front.
+	if it.waits == 0 {
+		ep.unblock(it, released)
+	}
 }
 
 // unblock lets those go on that waited for the item.

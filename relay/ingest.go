@@ -37,6 +37,12 @@ type IngestConfig struct {
 	// MaxFailures is how many failures of one rule in a row stop the source; 0
 	// is 1,000 and a negative number is no limit.
 	MaxFailures int
+	// Settled, when not nil, returns the place of the stream up to which every
+	// delivery is settled: a position is then confirmed only when what it covers
+	// is delivered (confirm = "delivered").
+	Settled func() int64
+	// Stats counts; nil is counters of its own.
+	Stats *IngestStats
 	// Epoch is the time the connection was made, in microseconds since the Unix
 	// epoch, a fact of the ids of notifications.
 	Epoch int64
@@ -70,8 +76,14 @@ type Ingest struct {
 	// lastNotify makes the times of notifications rise.
 	lastNotify int64
 
-	// Counters since the process began.
-	Stats IngestStats
+	stats *IngestStats
+	marks []mark
+}
+
+// mark says which checkpoint was stored together with which head.
+type mark struct {
+	head int64
+	lsn  LSN
 }
 
 // IngestStats counts what passed, for status and metrics.
@@ -119,6 +131,10 @@ func NewIngest(ctx context.Context, cfg IngestConfig, state *SourceState) (*Inge
 		cfg:      cfg,
 		programs: newPrograms(cfg.Rules),
 		wake:     make(chan struct{}, 1),
+		stats:    cfg.Stats,
+	}
+	if in.stats == nil {
+		in.stats = new(IngestStats)
 	}
 	if in.cfg.MaxFailures == 0 {
 		in.cfg.MaxFailures = 1000
@@ -133,6 +149,7 @@ func NewIngest(ctx context.Context, cfg IngestConfig, state *SourceState) (*Inge
 		s := *state
 		in.state = &s
 		in.durable.Store(uint64(s.LSN))
+		in.marks = []mark{{st.Head, s.LSN}}
 	}
 	if st.Tail > st.Head && (in.state == nil || in.state.Partial == nil) {
 		in.discardTail()
@@ -151,9 +168,47 @@ func (in *Ingest) discardTail() {
 	}
 }
 
-// Durable returns the position up to which everything is in the log, 0 when
-// there is none.
-func (in *Ingest) Durable() LSN { return LSN(in.durable.Load()) }
+// Durable returns the position that may be confirmed: up to it everything is
+// in the log, and delivered where the configuration asks for that. 0 is none.
+func (in *Ingest) Durable() LSN {
+	if in.cfg.Settled == nil {
+		return LSN(in.durable.Load())
+	}
+	settled := in.cfg.Settled()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	n := 0
+	for n < len(in.marks) && in.marks[n].head <= settled {
+		n++
+	}
+	if n == 0 {
+		return 0
+	}
+	in.marks = in.marks[n-1:]
+	return in.marks[0].lsn
+}
+
+// Checkpoint returns the position up to which everything is in the log.
+func (in *Ingest) Checkpoint() LSN { return LSN(in.durable.Load()) }
+
+// addMark keeps a mark. Where there are very many, every other one goes: then
+// positions are confirmed in larger steps.
+func (in *Ingest) addMark(m mark) {
+	if in.cfg.Settled == nil {
+		return
+	}
+	if n := len(in.marks); n > 0 && in.marks[n-1].head == m.head {
+		in.marks[n-1] = m
+		return
+	}
+	if len(in.marks) > 4096 {
+		for i := range len(in.marks) / 2 {
+			in.marks[i] = in.marks[2*i]
+		}
+		in.marks = in.marks[:len(in.marks)/2]
+	}
+	in.marks = append(in.marks, m)
+}
 
 // Full returns nil when there is room for more, else a channel that is closed
 // when there is again.
@@ -322,7 +377,7 @@ func (in *Ingest) single(c *Change) error {
 
 // judge passes the change through its rules and gathers what they make.
 func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
-	in.Stats.Changes.Add(1)
+	in.stats.Changes.Add(1)
 	for _, b := range in.programs.of(c) {
 		rule := in.cfg.Rules.rules[b.rule]
 		stats := &in.cfg.Rules.stats[b.rule]
@@ -401,7 +456,7 @@ func (in *Ingest) add(c *Change, rule *Rule, f *IDFacts, at int64, index uint32)
 		}
 	}
 	in.next.builder.Add(&e)
-	in.Stats.Events.Add(1)
+	in.stats.Events.Add(1)
 	if in.next.builder.Len() >= blockBytes {
 		in.next.closeBlock()
 	}
@@ -439,8 +494,8 @@ func (in *Ingest) Commit(_ *Tx, end LSN) error {
 	if in.state != nil {
 		in.state.Partial = nil
 	}
-	in.Stats.Transactions.Add(1)
-	in.Stats.LastChange.Store(time.Now().UnixMicro())
+	in.stats.Transactions.Add(1)
+	in.stats.LastChange.Store(time.Now().UnixMicro())
 	in.next.head = in.next.tail
 	in.next.lsn = end
 	in.kick()
@@ -611,13 +666,13 @@ func (in *Ingest) store(ctx context.Context, a *Append, final bool) error {
 		began := time.Now()
 		err := in.cfg.Log.Append(opCtx, a)
 		if err == nil {
-			in.Stats.AppendMicros.Add(time.Since(began).Microseconds())
-			in.Stats.Appends.Add(1)
+			in.stats.AppendMicros.Add(time.Since(began).Microseconds())
+			in.stats.Appends.Add(1)
 			break
 		}
-		in.Stats.StoreErrors.Add(1)
+		in.stats.StoreErrors.Add(1)
 		reason := err.Error()
-		in.Stats.StoreError.Store(&reason)
+		in.stats.StoreError.Store(&reason)
 		in.cfg.Logger.Error("store does not accept events, reading is paused", "source", in.cfg.Source, "stream", a.Stream, "err", err)
 		if final || !pause(ctx, retry.NextBackOff()) {
 			// Nothing may be stored after what could not be.
@@ -627,7 +682,7 @@ func (in *Ingest) store(ctx context.Context, a *Append, final bool) error {
 			break
 		}
 	}
-	if in.Stats.StoreError.Swap(nil) != nil {
+	if in.stats.StoreError.Swap(nil) != nil {
 		in.cfg.Logger.Info("store accepts events again", "source", in.cfg.Source, "stream", a.Stream)
 	}
 	in.storedAppend(a)
@@ -653,6 +708,9 @@ func (in *Ingest) storedAppend(a *Append) {
 	visible := a.Head > in.stored.Head
 	whole := in.stored.Tail == in.stored.Head && a.Tail == a.Head || a.DiscardTail && a.Tail == a.Head
 	in.stored.Head, in.stored.Tail = a.Head, a.Tail
+	if a.Source != nil {
+		in.addMark(mark{a.Head, a.Source.LSN})
+	}
 	in.lastStore = time.Now()
 	in.mu.Unlock()
 	if a.Source != nil {

@@ -219,3 +219,15 @@ func (q *queue) pop() *item {
 	}
 	return it
 }
+
+// remove takes the item out of the queue if it is there.
+func (q *queue) remove(it *item) {
+	for i := q.head; i < len(q.items); i++ {
+		if q.items[i] == it {
+			copy(q.items[i:], q.items[i+1:])
+			q.items[len(q.items)-1] = nil
+			q.items = q.items[:len(q.items)-1]
+			return
+		}
+	}
+}

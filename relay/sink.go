@@ -65,6 +65,7 @@ const (
 	ErrThrottle ErrorClass = "throttled" // 429
 	ErrGone     ErrorClass = "gone"      // 410
 	ErrPayload  ErrorClass = "payload"   // the event cannot be sent in this form
+	ErrExpired  ErrorClass = "expired"   // the log was full
 	ErrShutdown ErrorClass = "shutdown"
 )
 

@@ -22,18 +22,24 @@ func (p *program) lookupEnv(name string) (string, bool) {
 // loadConfig loads a configuration and prints its diagnostics. After a mistake
 // the error has been told.
 func (p *program) loadConfig(paths []string, withoutSecrets bool) (*config.Config, error) {
+	cfg, _, err := p.loadFiles(paths, withoutSecrets)
+	return cfg, err
+}
+
+// loadFiles is loadConfig for who prints more diagnostics later.
+func (p *program) loadFiles(paths []string, withoutSecrets bool) (*config.Config, *config.Files, error) {
 	cfg, files, diags := config.Load(paths, config.Options{Getenv: p.lookupEnv, WithoutSecrets: withoutSecrets})
 	if withoutSecrets && cfg != nil {
-		return cfg, nil // its warnings are of no interest to who does not ask for secrets
+		return cfg, files, nil // its warnings are of no interest to who does not ask for secrets
 	}
 	width, color := p.terminal(p.stderr)
 	if err := files.Write(p.stderr, diags, width, color); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if cfg == nil {
-		return nil, &exitError{code: exitUsage}
+		return nil, nil, &exitError{code: exitUsage}
 	}
-	return cfg, nil
+	return cfg, files, nil
 }
 
 // terminal returns the width of w, 0 when it is no terminal, and whether
@@ -61,7 +67,7 @@ func (p *program) configuredDataDir(paths []string) (string, error) {
 }
 
 func (p *program) runDaemon(ctx context.Context, o *runOptions) error {
-	cfg, err := p.loadConfig(o.config, false)
+	cfg, files, err := p.loadFiles(o.config, false)
 	if err != nil {
 		return err
 	}
@@ -75,7 +81,7 @@ func (p *program) runDaemon(ctx context.Context, o *runOptions) error {
 			return usageErrorf("--accept-address: the configuration has no source %q", s)
 		}
 	}
-	return p.startDaemon(ctx, cfg, o)
+	return p.startDaemon(ctx, cfg, files, o)
 }
 
 func (p *program) checkConfig(ctx context.Context, o *checkOptions) error {

@@ -15,7 +15,6 @@ import (
 type runOptions struct {
 	config           []string
 	resets           []*api.ResetRequest
-	dryRun           bool
 	exitOnSourceStop bool
 	acceptAddress    []string
 	logger           *slog.Logger
@@ -39,8 +38,7 @@ names the --reset-checkpoint that accepts it. Such a flag is applied once; left
 in a unit file, it does nothing at the next start.`,
 		Example: `  rowhook run -c rowhook.hcl
   rowhook run -c /etc/rowhook --log-format json
-  rowhook run -c /etc/rowhook --reset-checkpoint shop=now
-  rowhook run -c rowhook.hcl --dry-run`,
+  rowhook run -c /etc/rowhook --reset-checkpoint shop=now`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, s := range resets {
 				r, err := parseReset(s)
@@ -67,7 +65,6 @@ in a unit file, it does nothing at the next start.`,
 	configFlag(cmd, &o.config)
 	f := cmd.Flags()
 	f.StringArrayVar(&resets, "reset-checkpoint", nil, "move the checkpoint of a source, once: `SOURCE=[FROM..]LSN`, or now or earliest in place of the LSN; may be repeated")
-	f.BoolVar(&o.dryRun, "dry-run", false, "print the events instead of storing and sending them; confirms nothing to PostgreSQL")
 	f.BoolVar(&o.exitOnSourceStop, "exit-on-source-stop", false, "end with exit code 1 when a source stops")
 	f.StringArrayVar(&o.acceptAddress, "accept-address", nil, "accept that the `SOURCE` has another host or database than the store was made for; may be repeated")
 	f.StringVar(&format, "log-format", "text", "form of the log on standard error: text or json")

@@ -34,7 +34,7 @@ func TestScripts(t *testing.T) {
 			p.offline = func(context.Context, string, []string) (backend, error) { return b, nil }
 			p.dataDir = func([]string) (string, error) { return dir, nil }
 			p.daemon = func(_ context.Context, o *runOptions) error {
-				b.note("run", map[string]any{"config": o.config, "resets": o.resets, "dry": o.dryRun, "exit": o.exitOnSourceStop, "accept": o.acceptAddress})
+				b.note("run", map[string]any{"config": o.config, "resets": o.resets, "exit": o.exitOnSourceStop, "accept": o.acceptAddress})
 				return nil
 			}
 			p.check = func(_ context.Context, o *checkOptions) error { b.note("check", fmt.Sprintf("%+v", *o)); return nil }

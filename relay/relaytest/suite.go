@@ -229,6 +229,11 @@ func testDiscardsTheTail(t *testing.T, s Store) {
 	}
 	must(t, s.Append(ctx(t), &relay.Append{Stream: shop, DiscardTail: true, Head: 6, Tail: 6}))
 	same(t, "events", seqs(t, s, shop), upTo(1, 6))
+	must(t, s.Append(ctx(t), &relay.Append{Stream: shop, Blocks: []*relay.Block{block(shop, 7, 20)}, Head: 20, Tail: 20}))
+	same(t, "events", seqs(t, s, shop), upTo(1, 20))
+	if f := got[[]relay.Failure](t)(s.Failures(ctx(t), 0)); len(f) != 0 {
+		t.Fatalf("failures of a tail that was discarded: %v", f)
+	}
 }
 
 func testContinuesAHalfStoredTail(t *testing.T, s Store) {

@@ -14,8 +14,8 @@ import (
 const sqlAttemptsOfPlace = `
 SELECT c.endpoint, c.replay, a.n, a.at, a.duration, a.status, a.class, a.error, a.response
 FROM streams s
-JOIN cursors c ON c.stream_id = s.id
-JOIN attempts a ON a.cursor_id = c.id AND a.seq = ?2
+CROSS JOIN cursors c ON c.stream_id = s.id
+CROSS JOIN attempts a ON a.cursor_id = c.id AND a.seq = ?2
 WHERE s.name = ?1`
 
 // Attempts returns every known attempt of an event's deliveries, oldest first:

@@ -61,7 +61,7 @@ func scanDelivery(r scanner) (relay.OpenDelivery, error) {
 const sqlOpenDeliveries = `SELECT` + deliveryColumns + `
 FROM streams s
 JOIN cursors c ON c.stream_id = s.id AND c.endpoint = ?1 AND c.replay = ?3
-JOIN deliveries d ON d.cursor_id = c.id AND d.state IN ('pending', 'retrying', 'held')
+JOIN deliveries d INDEXED BY deliveries_by_state ON d.cursor_id = c.id AND d.state IN ('pending', 'retrying', 'held')
 WHERE s.name = ?2
 ORDER BY d.seq`
 
@@ -72,8 +72,9 @@ func (s *Store) OpenDeliveries(ctx context.Context, c relay.CursorID) ([]relay.O
 }
 
 const sqlDeliveryCounts = `
-SELECT c.endpoint, d.state, count(*)
-FROM cursors c JOIN deliveries d ON d.cursor_id = c.id
+SELECT c.endpoint, d.state, sum(d.n)
+FROM (SELECT cursor_id, state, count(*) n FROM deliveries INDEXED BY deliveries_by_state GROUP BY cursor_id, state) d
+JOIN cursors c ON c.id = d.cursor_id
 GROUP BY c.endpoint, d.state`
 
 // DeliveryCounts returns how many deliveries of each endpoint have a row, by

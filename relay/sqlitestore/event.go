@@ -162,7 +162,7 @@ func chosen(q *relay.EventQuery, e *relay.Event) bool {
 // width, which keeps the search to a short piece of the index. Places may come
 // again in another generation, hence more than one block, the newest first.
 const sqlBlocksAround = `SELECT s.name,` + blockColumns + `
-FROM streams s JOIN blocks b ON b.stream_id = s.id
+FROM streams s CROSS JOIN blocks b INDEXED BY blocks_by_place ON b.stream_id = s.id
 	AND b.first_place BETWEEN ?1 - s.width AND ?1 AND b.last_place >= ?1 AND b.last <= s.head
 ORDER BY b.last DESC
 LIMIT ?2 OFFSET ?3`

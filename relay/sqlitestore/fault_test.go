@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -100,52 +101,84 @@ func TestStore_FileSizeLimitIsFull(t *testing.T) {
 	holds(t, s, b.Last)
 }
 
-// Operations that share a commit do not share their failures.
+// Operations that share a commit do not share their failures: neither one that
+// is refused, nor one that does not fit and with which SQLite gives up the
+// transaction of all.
 func TestStore_OneBadOperationLeavesTheOthers(t *testing.T) {
+	t.Run("refused", func(t *testing.T) { testBadOperations(t, false) })
+	t.Run("too large", func(t *testing.T) { testBadOperations(t, true) })
+}
+
+func testBadOperations(t *testing.T, tooLarge bool) {
 	s := openStore(t, sqlitestore.Options{MaxPages: 300})
 	queued := make(chan struct{})
 	held := make(chan struct{})
 	var once sync.Once
+	var commits atomic.Int32
 	s.Inject(func(step string) error {
-		if step == "begin" { // the first transaction waits until the rest is queued
+		switch step {
+		case "begin": // the first transaction waits until the rest is queued
 			once.Do(func() { close(held); <-queued })
+		case "commit":
+			commits.Add(1)
 		}
 		return nil
 	})
 	var wg sync.WaitGroup
+	operations := 0
 	run := func(want bool, f func() error) {
+		operations++
 		wg.Go(func() {
 			if err := f(); (err == nil) != want {
 				t.Errorf("stored: %v, want %v: %v", err == nil, want, err)
 			}
 		})
 	}
+	appendTo := func(stream string, n int, src *relay.SourceState) func() error {
+		return func() error {
+			b := blockOf(stream, 1, n)
+			return s.Append(context.Background(), &relay.Append{Stream: stream, Blocks: []*relay.Block{b}, Head: b.Last, Tail: b.Last, Source: src})
+		}
+	}
 	run(true, func() error { return s.PutSetting(context.Background(), "first", "1") })
 	<-held
+	operations = 0
 	for i := range 5 {
-		run(true, func() error {
-			return s.PutSetting(context.Background(), fmt.Sprint(i), "x")
-		})
-		run(false, func() error { // refused by a check
+		run(true, func() error { return s.PutSetting(context.Background(), fmt.Sprint(i), "x") })
+		run(false, func() error {
 			return s.PutEndpoint(context.Background(), &relay.EndpointRow{ID: "bad", Status: "unheard of"})
 		})
-		run(false, func() error { // does not fit: breaks the transaction of all
-			b := blockOf("big", 1, 10_000)
-			return s.Append(context.Background(), &relay.Append{Stream: "big", Blocks: []*relay.Block{b}, Head: b.Last, Tail: b.Last})
-		})
+		// Refused when its blocks are already written.
+		run(false, appendTo("bad", 100, &relay.SourceState{Source: "bad"}))
+		if tooLarge {
+			run(false, appendTo("large", 10_000, nil))
+		}
 	}
-	for s.Queued() < 15 {
+	run(true, appendTo("good", 10, nil))
+	for s.Queued() < operations {
 		runtime.Gosched()
 	}
 	close(queued)
 	wg.Wait()
+	if n := commits.Load(); !tooLarge && n != 2 {
+		t.Errorf("%d commits, want one for the first and one for all others", n)
+	}
 	for i := range 5 {
 		if _, ok, err := s.Setting(t.Context(), fmt.Sprint(i)); !ok || err != nil {
 			t.Errorf("setting %d: %v, %v", i, ok, err)
 		}
 	}
-	if st, err := s.Stream(t.Context(), "big"); err != nil || st != (relay.StreamState{}) {
-		t.Errorf("stream: %+v, %v", st, err)
+	for _, stream := range []string{"large", "bad"} {
+		if st, err := s.Stream(t.Context(), stream); err != nil || st != (relay.StreamState{}) {
+			t.Errorf("stream %s: %+v, %v", stream, st, err)
+		}
+	}
+	want := int64(len(blockOf("good", 1, 10).Data))
+	for range 2 {
+		if n, err := s.Size(t.Context()); n != want || err != nil {
+			t.Errorf("size %d, want %d: %v", n, want, err)
+		}
+		s.Reopen(t)
 	}
 }
 
@@ -284,7 +317,7 @@ func TestStore_WALStaysBounded(t *testing.T) {
 	for range 3 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				_, _ = s.Blocks(ctx, "shop", 0, 1<<12)
+				_, _ = s.Blocks(ctx, "shop", 0, 1<<20)
 			}
 		})
 	}

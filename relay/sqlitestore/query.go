@@ -186,8 +186,8 @@ WHERE d.event_id = ?`
 const sqlSuccessesOfPlace = `
 SELECT c.endpoint, c.replay, p.first_seq, p.last_at, p.data
 FROM streams s
-JOIN cursors c ON c.stream_id = s.id
-JOIN successes p ON p.cursor_id = c.id AND p.last_seq BETWEEN ?2 AND ?2 + c.width AND p.first_seq <= ?2
+CROSS JOIN cursors c ON c.stream_id = s.id
+CROSS JOIN successes p ON p.cursor_id = c.id AND p.last_seq BETWEEN ?2 AND ?2 + c.width AND p.first_seq <= ?2
 WHERE s.name = ?1`
 
 // successesAt calls f with each success of the place, whoever has it.

@@ -94,7 +94,7 @@ func (s *Store) logRemoved(r *removed) {
 const (
 	sqlOldestOpen = `
 SELECT coalesce(min(d.seq), 9223372036854775807)
-FROM cursors c JOIN deliveries d ON d.cursor_id = c.id AND d.state IN ('pending', 'retrying', 'held')
+FROM cursors c CROSS JOIN deliveries d INDEXED BY deliveries_by_state ON d.cursor_id = c.id AND d.state IN ('pending', 'retrying', 'held')
 WHERE c.stream_id = ?`
 	sqlOldestBlocks = `
 SELECT b.last, b.last_time, b.size FROM streams s JOIN blocks b ON b.stream_id = s.id AND b.last <= min(?2, s.head)

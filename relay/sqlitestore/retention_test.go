@@ -265,3 +265,20 @@ func TestSettings_SurviveAndAreReplaced(t *testing.T) {
 		t.Fatalf("%q, %v, %v", v, ok, err)
 	}
 }
+
+// A success after days of retries must not make the search for every other one
+// read the records of days.
+func TestSettle_LateSuccessGetsARecordOfItsOwn(t *testing.T) {
+	s := openStore(t, sqlitestore.Options{})
+	check(t, s.Append(t.Context(), &relay.Append{Stream: "shop", Head: 2_000_000, Tail: 2_000_000}))
+	check(t, s.Settle(t.Context(), &relay.Settlement{Successes: []relay.SuccessBatch{{CursorID: billing, Successes: []relay.Success{
+		{Seq: 1_999_999, Attempts: 1}, {Seq: 7, Attempts: 9}, {Seq: 2_000_000, Attempts: 1},
+	}}}}))
+	path := filepath.Join(s.options.Dir, sqlitestore.FileName)
+	if n := raw(t, path, "SELECT count(*) FROM successes"); n != "2" {
+		t.Errorf("%s records", n)
+	}
+	if n := raw(t, path, "SELECT max(width) FROM cursors"); n != "1" {
+		t.Errorf("a record spans %s places", n)
+	}
+}

@@ -1,0 +1,576 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/rowhook/rowhook/cdc"
+	"github.com/rowhook/rowhook/config"
+	"github.com/rowhook/rowhook/relay"
+	"github.com/rowhook/rowhook/relay/api"
+)
+
+const (
+	// silence is how long a source may hear nothing of its server and still
+	// count as streaming: the stream asks for a sign of life every ten seconds.
+	silence = 35 * time.Second
+	// inspectInterval is how often the server is asked for slot and publication.
+	inspectInterval = 10 * time.Second
+	maxReconnect    = 15 * time.Second
+)
+
+// source runs one source.
+type source struct {
+	d     *Daemon
+	cfg   *config.Source
+	rules *relay.RuleSet
+	log   *slog.Logger
+	stats relay.IngestStats
+	// notifications has its own counters.
+	notifyStats relay.IngestStats
+	heard       atomic.Int64 // last sign of life of the server, microseconds
+	reconnects  atomic.Int64
+
+	mu            sync.Mutex
+	state         string
+	reason        string
+	since         time.Time
+	server        *cdc.ServerState
+	ingest        *relay.Ingest
+	notify        *relay.Ingest
+	notifyProblem string
+	paused        string
+	gaps          int64
+	lastGap       *relay.Gap
+	reset         *relay.Reset       // to apply at the next start
+	answer        chan<- resetAnswer // who waits for it
+	restart       context.CancelFunc // ends the session under way
+	wake          chan struct{}      // a stopped source is to start again
+	ran           bool               // it has streamed since the process began
+	dropped       bool               // by source drop: it stays stopped
+}
+
+type resetAnswer struct {
+	res *api.ResetResponse
+	err error
+}
+
+func newSource(ctx context.Context, d *Daemon, cfg *config.Source) (*source, error) {
+	s := &source{
+		d: d, cfg: cfg, rules: relay.NewRuleSet(cfg.Name, d.o.Config.Rules),
+		log:   d.log.With("source", cfg.Name),
+		state: api.SourceStarting, since: time.Now(), wake: make(chan struct{}, 1),
+	}
+	gaps, err := d.store.Gaps(ctx, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	s.gaps = int64(len(gaps))
+	if len(gaps) > 0 {
+		s.lastGap = &gaps[len(gaps)-1]
+	}
+	if err := s.pendingReset(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// The settings that keep a reset from being applied twice, and one that was
+// asked for while no daemon ran.
+func appliedKey(source string) string { return "reset.applied." + source }
+func pendingKey(source string) string { return "reset.pending." + source }
+
+// pendingReset finds out whether a reset is to be applied: one asked for while
+// the daemon was stopped, or one of the command line that was not applied yet.
+func (s *source) pendingReset(ctx context.Context) error {
+	name := s.cfg.Name
+	text, ok, err := s.d.store.Setting(ctx, pendingKey(name))
+	if err != nil {
+		return err
+	}
+	if ok && text != "" {
+		r, err := relay.ParseReset(text)
+		if err != nil {
+			return err
+		}
+		s.reset = &r
+		return nil
+	}
+	applied, _, err := s.d.store.Setting(ctx, appliedKey(name))
+	if err != nil {
+		return err
+	}
+	for _, r := range s.d.o.Resets {
+		if r.Source != name {
+			continue
+		}
+		flag, at, _ := strings.Cut(applied, " ")
+		if flag == r.String() {
+			s.log.Info("--reset-checkpoint was already applied, going on", "reset", r.String(), "applied", at)
+			return nil
+		}
+		s.reset = &r
+		return nil
+	}
+	if applied != "" {
+		// The flag is gone: given again, it is meant again.
+		return s.d.store.PutSetting(ctx, appliedKey(name), "")
+	}
+	return nil
+}
+
+func (s *source) setState(state, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == state && s.reason == reason {
+		return
+	}
+	s.state, s.reason, s.since = state, reason, time.Now()
+}
+
+func (s *source) setPaused(reason string) {
+	s.mu.Lock()
+	s.paused = reason
+	ins := []*relay.Ingest{s.ingest, s.notify}
+	s.mu.Unlock()
+	for _, in := range ins {
+		switch {
+		case in == nil:
+		case reason != "":
+			in.Pause(reason)
+		default:
+			in.Resume()
+		}
+	}
+}
+
+// run reads the source until ctx is done, through as many sessions as it takes.
+func (s *source) run(ctx context.Context) error {
+	retry := backoff.NewExponentialBackOff()
+	retry.MaxElapsedTime, retry.InitialInterval, retry.MaxInterval = 0, 250*time.Millisecond, maxReconnect
+	for {
+		session, cancel := context.WithCancel(ctx)
+		s.mu.Lock()
+		s.restart = cancel
+		s.mu.Unlock()
+		began := time.Now()
+		err := s.session(session)
+		restarted := session.Err() != nil
+		cancel()
+		s.mu.Lock()
+		dropped := s.dropped
+		s.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case dropped:
+			s.setState(api.SourceStopped, "its slot and publication were dropped")
+			<-ctx.Done()
+			return nil
+		case restarted:
+			continue
+		case err == nil:
+			err = errors.New("the server ended the stream")
+		}
+		var wrong *ConfigError
+		if errors.As(err, &wrong) && !s.ran {
+			return err
+		}
+		if !temporary(err) {
+			s.refuseReset(err)
+			s.log.Error("source is stopped until somebody does something", "err", err)
+			s.setState(api.SourceStopped, reasonText(err))
+			if s.d.o.ExitOnSourceStop {
+				return fmt.Errorf("stopped: %w", err)
+			}
+			select {
+			case <-s.wake:
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		if time.Since(began) > time.Minute {
+			retry.Reset()
+		}
+		wait := max(retry.NextBackOff(), cdc.RetryAfter(err))
+		s.reconnects.Add(1)
+		s.log.Warn("source is not connected, trying again", "err", err, "in", wait.Round(time.Millisecond))
+		s.setState(api.SourceWaiting, err.Error())
+		select {
+		case <-time.After(wait):
+		case <-s.wake:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// storeError is an error of the store: it is tried again.
+type storeError struct{ err error }
+
+func (e *storeError) Error() string { return e.err.Error() }
+func (e *storeError) Unwrap() error { return e.err }
+
+func stored(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &storeError{err}
+}
+
+var errSlotBeingMade = errors.New("another session is still creating the slot")
+
+// temporary reports whether the source may go on by itself after err.
+func temporary(err error) bool {
+	var setup *cdc.SetupError
+	var refused *relay.StartRefusal
+	var store *storeError
+	switch {
+	case errors.As(err, &setup), errors.As(err, &refused):
+		return false
+	case errors.As(err, &store), errors.Is(err, errSlotBeingMade):
+		return true
+	}
+	return cdc.IsTemporary(err)
+}
+
+// reasonText returns what a person has to know of an error, with the SQL that
+// puts it right.
+func reasonText(err error) string {
+	var setup *cdc.SetupError
+	if !errors.As(err, &setup) {
+		return err.Error()
+	}
+	t := err.Error()
+	if len(setup.SQL) > 0 && !strings.Contains(t, setup.SQL[0]) {
+		t += "\n" + strings.Join(setup.SQL, "\n")
+	}
+	return t
+}
+
+// ConfigError is a mistake in the configuration that only the database shows.
+type ConfigError struct {
+	// Source is the source whose catalogue showed it.
+	Source string
+	// Known is what the rules were held against: [config.Check] gives the
+	// diagnostics.
+	Known map[string]config.Known
+}
+
+func (e *ConfigError) Error() string {
+	return "the rules of source " + e.Source + " do not fit its database"
+}
+
+// session starts the source and reads it until something breaks.
+func (s *source) session(ctx context.Context) error {
+	s.setState(api.SourceStarting, "")
+	start, in, err := s.start(ctx)
+	if err != nil {
+		return err
+	}
+	stop := s.runIngest(in)
+	defer stop()
+	stream := &cdc.Stream{
+		Source: s.cfg.Name, URL: s.cfg.URL, Slot: s.cfg.Slot, Publication: s.cfg.Publication,
+		SystemID: start.SystemID, Timeline: start.Timeline, Log: s.d.log,
+	}
+	h := &handler{Ingest: in, heard: &s.heard}
+	watch, unwatch := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer unwatch(nil)
+	// When told to stop: stop reading, store what is complete, then let the
+	// stream confirm it.
+	release := context.AfterFunc(ctx, func() {
+		h.stop()
+		stop()
+		unwatch(context.Canceled)
+	})
+	defer release()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.watch(watch, unwatch) })
+	s.log.Info("streaming", "slot", s.cfg.Slot, "lsn", start.LSN.String(), "generation", start.Generation)
+	s.mu.Lock()
+	s.ran = true
+	s.mu.Unlock()
+	s.heard.Store(0)
+	s.setState(api.SourceStreaming, "")
+	err = stream.Run(watch, start.LSN, h)
+	if cause := context.Cause(watch); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	unwatch(nil)
+	return err
+}
+
+// runIngest runs in until the returned function is called, which waits until
+// what is complete is stored.
+func (s *source) runIngest(in *relay.Ingest) func() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := in.Run(ctx); err != nil {
+			s.log.Warn("what was read last is not stored and will be read again", "err", err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// handler lets the source know when the server was last heard of, and when to
+// stop reading.
+type handler struct {
+	*relay.Ingest
+	heard   *atomic.Int64
+	stopped atomic.Pointer[chan struct{}]
+}
+
+func (h *handler) note() { h.heard.Store(time.Now().UnixMicro()) }
+
+// Begin implements cdc.Handler.
+func (h *handler) Begin(tx *relay.Tx) error {
+	h.note()
+	return h.Ingest.Begin(tx)
+}
+
+// Idle implements cdc.Handler.
+func (h *handler) Idle(lsn relay.LSN) error {
+	h.note()
+	return h.Ingest.Idle(lsn)
+}
+
+// Full implements cdc.Handler.
+func (h *handler) Full() <-chan struct{} {
+	if c := h.stopped.Load(); c != nil {
+		return *c
+	}
+	return h.Ingest.Full()
+}
+
+func (h *handler) stop() {
+	c := make(chan struct{})
+	h.stopped.CompareAndSwap(nil, &c)
+}
+
+// watch looks at slot and publication from time to time, for the status and to
+// notice what the stream itself does not say.
+func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc) {
+	tick := time.NewTicker(inspectInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+		if err != nil {
+			continue // the stream finds out by itself
+		}
+		s.mu.Lock()
+		s.server = sv
+		s.mu.Unlock()
+		if tables, _ := s.rules.Tables(); sv.Publication == nil && len(tables) > 0 {
+			stop(&cdc.SetupError{
+				Summary: fmt.Sprintf("publication %s does not exist any more", s.cfg.Publication),
+				Detail:  "Changes made without it are not sent. Create it again, and start the source with a checkpoint reset if changes were made meanwhile",
+			})
+			return
+		}
+	}
+}
+
+// start decides how to begin, does what that asks for, and returns the state
+// to stream from.
+func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, error) {
+	sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.mu.Lock()
+	s.server = sv
+	reset := s.reset
+	s.mu.Unlock()
+	if err := s.d.claim(s.cfg.Name, sv.SystemID, sv.Database); err != nil {
+		return nil, nil, &cdc.SetupError{Summary: err.Error()}
+	}
+	if err := s.checkRules(ctx); err != nil {
+		return nil, nil, err
+	}
+	if sl := sv.Slot; sl != nil && sl.ConfirmedFlush == 0 && sl.Lost == "" && !sl.Physical {
+		return nil, nil, errSlotBeingMade
+	}
+	known, err := s.d.store.SourceState(ctx, s.cfg.Name)
+	if err != nil {
+		return nil, nil, stored(err)
+	}
+	if known != nil && known.Slot != "" && known.Slot != s.cfg.Slot && known.Phase == relay.PhaseStreaming && sv.Slot == nil {
+		s.log.Warn("the configuration names another slot than the store was made with", "slot", s.cfg.Slot, "before", known.Slot)
+	}
+	plan, err := relay.PlanStart(known, relayState(sv), relay.StartOptions{
+		Source: s.cfg.Name, Slot: s.cfg.Slot, Publication: s.cfg.Publication, Reset: reset,
+		AcceptAddress: slices.Contains(s.d.o.AcceptAddress, s.cfg.Name), Adopt: !s.cfg.Manage, Now: time.Now(),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, n := range plan.Notes {
+		s.log.Warn(n)
+	}
+	if err := s.publish(ctx, sv); err != nil {
+		return nil, nil, err
+	}
+	if err := s.d.store.PutSource(ctx, &plan.State, plan.Gap); err != nil {
+		return nil, nil, stored(err)
+	}
+	if plan.Gap != nil {
+		s.noteGap(plan.Gap)
+	}
+	state := plan.State
+	if plan.Action != relay.StartStream {
+		if state, err = s.createSlot(ctx, plan); err != nil {
+			return nil, nil, err
+		}
+	}
+	in, err := s.open(ctx, &state)
+	if err != nil {
+		return nil, nil, err
+	}
+	if reset != nil {
+		if err := s.applied(ctx, reset, known, plan, &state); err != nil {
+			return nil, nil, err
+		}
+	}
+	return &state, in, nil
+}
+
+// open makes the ingest of a session.
+func (s *source) open(ctx context.Context, state *relay.SourceState) (*relay.Ingest, error) {
+	stream := walStream(s.cfg.Name)
+	ic := relay.IngestConfig{
+		Stream: stream, Source: s.cfg.Name, SystemID: state.SystemID, Rules: s.rules,
+		Log: s.d.store, Feed: s.d.feed, Logger: s.d.log, MaxFailures: s.cfg.MaxRuleFailures, Stats: &s.stats,
+	}
+	if s.cfg.Confirm == config.ConfirmDelivered {
+		ic.Settled = func() int64 { return s.d.dispatcher.Settled(stream) }
+	}
+	in, err := relay.NewIngest(ctx, ic, state)
+	if err != nil {
+		return nil, stored(err)
+	}
+	s.mu.Lock()
+	s.ingest = in
+	paused := s.paused
+	s.mu.Unlock()
+	if paused != "" {
+		in.Pause(paused)
+	}
+	return in, nil
+}
+
+// checkRules holds the rules against the live catalogue.
+func (s *source) checkRules(ctx context.Context) error {
+	tables, _ := s.rules.Tables()
+	catalog, all, err := cdc.ReadCatalog(ctx, s.cfg.URL, tables)
+	if err != nil {
+		return err
+	}
+	known := map[string]config.Known{s.cfg.Name: {Catalog: catalog, Tables: all}}
+	if config.Check(s.d.o.Config, known).HasErrors() {
+		return &ConfigError{Source: s.cfg.Name, Known: known}
+	}
+	return nil
+}
+
+// publish makes or checks the publication.
+func (s *source) publish(ctx context.Context, sv *cdc.ServerState) error {
+	tables, ops := s.rules.Tables()
+	if !s.cfg.Manage {
+		return s.checkPublication(sv, tables)
+	}
+	done, err := cdc.EnsurePublication(ctx, s.cfg.URL, s.cfg.Publication, tables, ops)
+	for _, sql := range done {
+		s.log.Info("publication changed", "sql", sql)
+	}
+	return err
+}
+
+// checkPublication says what a publication that a person manages lacks.
+func (s *source) checkPublication(sv *cdc.ServerState, tables []relay.TableName) error {
+	p := sv.Publication
+	if p == nil {
+		return &cdc.SetupError{
+			Summary: fmt.Sprintf("publication %s does not exist, and manage = false forbids to create it", s.cfg.Publication),
+			SQL:     []string{cdc.CreatePublicationSQL(s.cfg.Publication, tables)},
+		}
+	}
+	if sv.Slot == nil {
+		return &cdc.SetupError{
+			Summary: fmt.Sprintf("slot %s does not exist, and manage = false forbids to create it", s.cfg.Slot),
+			SQL:     []string{cdc.CreateSlotSQL(s.cfg.Slot)},
+		}
+	}
+	have := map[relay.TableName]bool{}
+	for _, t := range p.Tables {
+		have[t.TableName] = true
+	}
+	for _, t := range tables {
+		if !p.AllTables && !have[t] {
+			s.log.Warn("the publication does not have a table that rules name", "publication", s.cfg.Publication, "table", t.String())
+		}
+	}
+	return nil
+}
+
+// createSlot makes the slot of a plan and stores where it begins.
+func (s *source) createSlot(ctx context.Context, plan *relay.StartPlan) (relay.SourceState, error) {
+	state := plan.State
+	if plan.Action == relay.StartRecreate {
+		if err := cdc.DropSlot(ctx, s.cfg.URL, s.cfg.Slot); err != nil {
+			return state, err
+		}
+	}
+	lsn, err := cdc.CreateSlot(ctx, s.cfg.URL, s.cfg.Slot, cdc.SlotOptions{Failover: s.cfg.Failover})
+	if err != nil {
+		return state, err
+	}
+	s.log.Info("slot created", "slot", s.cfg.Slot, "lsn", lsn.String())
+	state.Phase, state.LSN, state.UpdatedAt = relay.PhaseStreaming, lsn, time.Now().UnixMicro()
+	return state, stored(s.d.store.PutSource(ctx, &state, nil))
+}
+
+func (s *source) noteGap(g *relay.Gap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gaps++
+	s.lastGap = g
+}
+
+// relayState is what the decision about a start needs of the server's state.
+func relayState(sv *cdc.ServerState) *relay.ServerState {
+	out := &relay.ServerState{
+		SystemID: sv.SystemID, Timeline: sv.Timeline, Database: sv.Database, Address: sv.Address, Flush: sv.Flush,
+	}
+	for _, h := range sv.History {
+		out.History = append(out.History, relay.TimelineSwitch{Timeline: h.Timeline, At: h.At})
+	}
+	if sl := sv.Slot; sl != nil {
+		out.Slot = &relay.SlotState{
+			Name: sl.Name, Plugin: sl.Plugin, Database: sl.Database, Physical: sl.Physical,
+			ConfirmedFlush: sl.ConfirmedFlush, Lost: sl.Lost,
+		}
+	}
+	return out
+}
