@@ -33,7 +33,8 @@ type Handler interface {
 	// Idle says that the server has nothing more for us before lsn. It is not
 	// called while a transaction is open. The position may be confirmed once all
 	// that was received is durable, which frees WAL that holds nothing for us. It
-	// may come a thousand times a second.
+	// may come a thousand times a second, also with a position that came before: a
+	// sign of life.
 	Idle(lsn relay.LSN) error
 	// Durable returns the position up to which everything is stored durably; 0 is
 	// none. It is called often, also while Full.

@@ -339,12 +339,6 @@ type handler struct {
 
 func (h *handler) note() { h.heard.Store(time.Now().UnixMicro()) }
 
-// Begin implements cdc.Handler.
-func (h *handler) Begin(tx *relay.Tx) error {
-	h.note()
-	return h.Ingest.Begin(tx)
-}
-
 // Idle implements cdc.Handler.
 func (h *handler) Idle(lsn relay.LSN) error {
 	h.note()
@@ -353,6 +347,7 @@ func (h *handler) Idle(lsn relay.LSN) error {
 
 // Full implements cdc.Handler.
 func (h *handler) Full() <-chan struct{} {
+	h.note()
 	if c := h.stopped.Load(); c != nil {
 		return *c
 	}
