@@ -33,6 +33,9 @@ const (
 
 func main() {
 	ctx, cancel := context.WithCancel(context.Background())
+	// A limit of the file size is an error of the write, which the store deals
+	// with; the signal that comes with it would end the process.
+	signal.Ignore(syscall.SIGXFSZ)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {

@@ -37,13 +37,20 @@ func writerDSN(path string, maxPages int64) string {
 		"cache_size(-8192)",
 		"temp_store(memory)",
 		fmt.Sprintf("journal_size_limit(%d)", walLimit),
-		fmt.Sprintf("wal_autocheckpoint(%d)", walPages),
+		"wal_autocheckpoint(0)", // see checkpointer
 	} {
 		q.Add("_pragma", p)
 	}
 	if maxPages > 0 {
 		q.Add("_pragma", fmt.Sprintf("max_page_count(%d)", maxPages))
 	}
+	return dsn(path, q)
+}
+
+func checkpointDSN(path string) string {
+	q := url.Values{}
+	q.Set("_synchronous", "FULL")
+	q.Add("_pragma", "cache_size(-256)")
 	return dsn(path, q)
 }
 

@@ -40,14 +40,15 @@ type Options struct {
 // Store implements relay.Log, relay.Ledger and relay.Queries. Its methods may
 // be called from any goroutine.
 type Store struct {
-	dir, path string
-	log       *slog.Logger
-	now       func() time.Time
-	lock      *os.File
-	read      *sql.DB
-	blocks    *sql.Stmt // of read, the one query that runs all the time
-	writer    *writer
-	size      atomic.Int64 // bytes of block data, as of the last commit; -1 is unknown
+	dir, path   string
+	log         *slog.Logger
+	now         func() time.Time
+	lock        *os.File
+	read        *sql.DB
+	blocks      *sql.Stmt // of read, the one query that runs all the time
+	checkpoints *checkpointer
+	writer      *writer
+	size        atomic.Int64 // bytes of block data, as of the last commit; -1 is unknown
 }
 
 // Open takes the lock of the data folder, brings the database to the newest
@@ -111,6 +112,11 @@ func open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, s.classify(err)
 	}
 	s.size.Store(s.writer.size)
+	if s.checkpoints, err = newCheckpointer(s); err != nil {
+		_ = c.close()
+		s.read.Close()
+		return nil, s.classify(err)
+	}
 	go s.writer.run()
 	return s, nil
 }
@@ -179,7 +185,7 @@ func (s *Store) Close() error {
 	if !s.writer.stop() {
 		return nil
 	}
-	err := s.read.Close()
+	err := errors.Join(s.checkpoints.close(), s.read.Close())
 	// The last connection to close moves what is left in the -wal into the
 	// database.
 	if s.writer.conn != nil {

@@ -14,9 +14,8 @@ import (
 const (
 	// maxGroup bounds the operations that share a commit.
 	maxGroup = 64
-	// walPages: a commit that leaves more pages than this in the -wal moves them
-	// into the database. walLimit is the size the -wal file is cut to afterwards.
-	walPages = 1000
+	// walLimit is the size the -wal file is cut to when it starts anew. At twice
+	// that the writer empties it.
 	walLimit = 16 << 20
 	// idleAfter is how long nothing is written before the -wal is emptied.
 	idleAfter = 5 * time.Second
@@ -128,6 +127,7 @@ func (w *writer) run() {
 			group = w.gather(group)
 			w.perform(group)
 			clear(group)
+			w.store.checkpoints.dirty.Store(true)
 			w.boundWAL()
 			idle.Reset(idleAfter)
 		case <-idle.C:
