@@ -52,7 +52,7 @@ func TestLanguage_IsWhole(t *testing.T) {
 
 func TestNearest(t *testing.T) {
 	known := []string{"max_attempts", "initial", "max", "multiplier", "jitter"}
-	for given, want := range map[string]string{"max_attempt": "max_attempts", "intial": "initial", "MAX": "max", "jiter": "jitter", "zzzzz": "", "": ""} {
+	for given, want := range map[string]string{"max_attempt": "max_attempts", "initia": "initial", "MAX": "max", "jiter": "jitter", "zzzzz": "", "": ""} {
 		if got := nearest(given, known); got != want {
 			t.Errorf("%q: %q, want %q", given, got, want)
 		}

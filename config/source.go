@@ -133,7 +133,7 @@ func (e *evaluator) source(b *body) Source {
 // databaseURL reports what is wrong with the URL of a database. The text of
 // the URL, also that in an error of its parser, stays out of the diagnostics.
 func (e *evaluator) databaseURL(t settingText) {
-	password := false
+	var password bool
 	scheme, _, isURL := strings.Cut(t.s, "://")
 	switch isURL = isURL && schemeForm.MatchString(scheme); {
 	case isURL && (scheme == "postgres" || scheme == "postgresql"):

@@ -94,7 +94,7 @@ func (c *cursor) run(ctx context.Context) error {
 			blocks, err = c.ep.d.cfg.Ledger.Blocks(ctx, c.id.Stream, c.read, windowBytes/8)
 			if err != nil {
 				if ctx.Err() != nil {
-					return nil
+					return nil //nolint:nilerr // told to stop
 				}
 				c.ep.log.Error("log cannot be read", "stream", c.id.Stream, "err", err)
 				if !pause(ctx, retry.NextBackOff()) {
@@ -118,11 +118,8 @@ func (c *cursor) run(ctx context.Context) error {
 			continue
 		}
 		for _, b := range blocks {
-			if err := c.take(ctx, b); err != nil {
+			if err := c.take(ctx, b); err != nil || ctx.Err() != nil {
 				return err
-			}
-			if ctx.Err() != nil {
-				return nil
 			}
 		}
 	}

@@ -166,7 +166,7 @@ func (d *Dispatcher) openEndpoint(ctx context.Context, e *Endpoint, row *Endpoin
 		id := CursorID{Endpoint: e.ID, Stream: stream}
 		pos, hasRow := d.place(at, id)
 		if created {
-			pos, hasRow = 0, false
+			pos = 0
 			if !e.FromEarliest {
 				pos = states[stream].Head
 			}

@@ -180,7 +180,9 @@ func TestIngest_IsDurableOnlyAfterTheStoreHasCommitted(t *testing.T) {
 			}
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 		if want := []relay.LSN{1, 150, 250}; !slices.Equal(atCommit, want) {
 			t.Errorf("when the store committed, durable was %v, want %v", atCommit, want)
 		}
@@ -216,7 +218,9 @@ func TestIngest_AnIdleDatabaseMovesTheCheckpointSeldom(t *testing.T) {
 			t.Errorf("durable %s, want 0/2773", got)
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 	})
 }
 
@@ -245,7 +249,9 @@ func TestIngest_ALargeTransactionIsVisibleOnlyWithItsEnd(t *testing.T) {
 		}
 		// The process ends here; the next one continues by counting.
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 		in = s.open(t)
 		ctx, cancel = context.WithCancel(context.Background())
 		go func() { done <- in.Run(ctx) }()
@@ -258,7 +264,9 @@ func TestIngest_ALargeTransactionIsVisibleOnlyWithItsEnd(t *testing.T) {
 			t.Errorf("%d events in the log, want 5000 different ones", len(got))
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 	})
 }
 

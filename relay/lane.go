@@ -177,11 +177,15 @@ func (h retryHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].due, h[j].due = i, j
 }
+
+// Push implements heap.Interface.
 func (h *retryHeap) Push(x any) {
 	it := x.(*item)
 	it.due = len(*h)
 	*h = append(*h, it)
 }
+
+// Pop implements heap.Interface.
 func (h *retryHeap) Pop() any {
 	old := *h
 	it := old[len(old)-1]

@@ -171,7 +171,7 @@ func (s *source) run(ctx context.Context) error {
 		s.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // told to stop: what broke is of no interest
 		case dropped:
 			s.setState(api.SourceStopped, "its slot and publication were dropped")
 			<-ctx.Done()

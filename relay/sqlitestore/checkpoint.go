@@ -1,6 +1,7 @@
 package sqlitestore
 
 import (
+	"context"
 	"database/sql"
 	"sync"
 	"sync/atomic"
@@ -49,7 +50,7 @@ func (c *checkpointer) run() {
 		}
 		// A failure does no harm: the -wal holds everything, and the next
 		// checkpoint tries again.
-		if _, err := c.db.Exec("PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+		if _, err := c.db.ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
 			c.store.log.Debug("checkpoint of the store", "err", err)
 		}
 	}
