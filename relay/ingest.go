@@ -52,6 +52,8 @@ type IngestConfig struct {
 // events to the log. Its methods Begin, Change, Commit and Idle are called by
 // the one goroutine that reads the source and never wait for the store; Run
 // stores what they gather. A position is durable only when Durable returns it.
+// An Ingest lives as long as one connection: the next one begins with what the
+// log has, and the server sends the rest again.
 type Ingest struct {
 	cfg      IngestConfig
 	programs *programs
@@ -251,25 +253,6 @@ func (in *Ingest) giveRoom() {
 		close(in.room)
 		in.room = nil
 	}
-}
-
-// Reconnected forgets the transaction that was being read when the connection
-// broke. The server sends it again from the beginning; what was gathered of it
-// and not handed to the store is dropped, and what was stored is continued.
-func (in *Ingest) Reconnected() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.programs = newPrograms(in.cfg.Rules)
-	open := in.tx.open && !in.tx.skip
-	in.tx = openTx{}
-	if !open {
-		return
-	}
-	in.next.blocks, _ = in.next.split()
-	in.next.bytes = sizeOf(in.next.blocks)
-	in.next.failures = upTo(in.next.failures, in.next.head)
-	in.next.tail = max(in.next.head, in.taken.Tail)
-	in.giveRoom()
 }
 
 // Begin starts a transaction. One that ended before the checkpoint is skipped,

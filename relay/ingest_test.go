@@ -354,33 +354,29 @@ func randomIngest(t *testing.T, seed uint64) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error)
 		go func() { done <- in.Run(ctx) }()
-		for connections := 1 + rnd.IntN(3); connections > 0 && !finished; connections-- {
-			mu.Lock()
-			stop := rnd.IntN(4000)
-			mu.Unlock()
-			if connections == 1 && rnd.IntN(4) == 0 {
-				stop = forever
+		mu.Lock()
+		stop := rnd.IntN(4000)
+		if rnd.IntN(4) == 0 {
+			stop = forever
+		}
+		mu.Unlock()
+		from := in.Durable()
+		finished = true
+		for _, x := range txs {
+			if x.CommitLSN < from {
+				continue
 			}
-			from := in.Durable()
-			finished = true
-			for _, x := range txs {
-				if x.CommitLSN < from {
-					continue
-				}
-				if err := send(in, x, &stop); err != nil {
-					finished = false
-					break
-				}
+			if err := send(in, x, &stop); err != nil {
+				finished = false
+				break
 			}
-			if finished {
-				if err := in.Idle(lsn + 1000); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(time.Minute)
-				synctest.Wait()
-			} else {
-				in.Reconnected()
+		}
+		if finished {
+			if err := in.Idle(lsn + 1000); err != nil {
+				t.Fatal(err)
 			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
 		}
 		cancel()
 		if err := <-done; err != nil && !faults {
