@@ -380,7 +380,7 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 		if err != nil {
 			stats.Failed.Add(1)
 			stats.inRow++
-			in.fail(c, rule, at, err)
+			in.fail(c, rule, f, at, err)
 			if in.cfg.MaxFailures > 0 && stats.inRow >= in.cfg.MaxFailures {
 				return &RuleFailedError{Rule: rule.Name, Times: stats.inRow, LSN: c.LSN, Err: err}
 			}
@@ -400,17 +400,27 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 
 // add gathers the event of the draft.
 func (in *Ingest) add(c *Change, rule *Rule, f *IDFacts, at int64, index uint32) {
-	d := &in.draft
 	in.next.tail++
-	f.Rule = rule.Name
-	e := Event{
-		ID: f.ID(), Seq: in.next.tail, Stream: in.cfg.Stream, Source: in.cfg.Source,
-		Type: rule.Type, Version: max(rule.Version, 1), Rule: rule.Name,
-		Op: c.Op, Time: at, Index: index, Data: d.Data, Unchanged: d.Unchanged,
-		Barrier: rule.Barrier || c.Op == Truncate, Generation: 1,
-	}
+	e := makeEvent(c, rule, &in.draft, f, at)
+	e.Seq, e.Stream, e.Source, e.Index, e.Generation = in.next.tail, in.cfg.Stream, in.cfg.Source, index, 1
 	if in.state != nil {
 		e.Generation = in.state.Generation
+	}
+	in.next.builder.Add(&e)
+	in.stats.Events.Add(1)
+	if in.next.builder.Len() >= blockBytes {
+		in.next.closeBlock()
+	}
+}
+
+// makeEvent makes the event of a draft, but for its place. It points into the
+// draft.
+func makeEvent(c *Change, rule *Rule, d *Draft, f *IDFacts, at int64) Event {
+	f.Rule = rule.Name
+	e := Event{
+		ID: f.ID(), Type: rule.Type, Version: max(rule.Version, 1), Rule: rule.Name,
+		Op: c.Op, Time: at, Data: d.Data, Unchanged: d.Unchanged,
+		Barrier: rule.Barrier || c.Op == Truncate,
 	}
 	if c.Relation != nil {
 		e.Table = c.Relation.Table().String()
@@ -438,19 +448,15 @@ func (in *Ingest) add(c *Change, rule *Rule, f *IDFacts, at int64, index uint32)
 			e.OldKey = d.OldKey
 		}
 	}
-	in.next.builder.Add(&e)
-	in.stats.Events.Add(1)
-	if in.next.builder.Len() >= blockBytes {
-		in.next.closeBlock()
-	}
+	return e
 }
 
 // fail gathers the dead letter of a change on which a rule failed.
-func (in *Ingest) fail(c *Change, rule *Rule, at int64, err error) {
+func (in *Ingest) fail(c *Change, rule *Rule, f *IDFacts, at int64, err error) {
 	in.next.tail++
 	fl := Failure{
 		Stream: in.cfg.Stream, Seq: in.next.tail, Rule: rule.Name, At: at, LSN: c.LSN,
-		Change: EncodeChange(c), Err: err.Error(),
+		Change: encodeChange(c, f), Err: err.Error(),
 	}
 	if c.Tx != nil {
 		fl.XID = c.Tx.XID

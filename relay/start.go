@@ -375,6 +375,12 @@ func (s *starter) reset(r *Reset) (*StartPlan, error) {
 	if usable {
 		cf = s.slot.ConfirmedFlush
 	}
+	// What is missing begins at the checkpoint, also when the slot was moved past
+	// it; a store without one only knows what the slot can give.
+	missingFrom := p
+	if !s.known() {
+		missingFrom = cf
+	}
 	if r.Word == ResetNow {
 		switch {
 		case s.slot == nil:
@@ -382,7 +388,7 @@ func (s *starter) reset(r *Reset) (*StartPlan, error) {
 		case !usable:
 			return s.newGeneration(StartRecreate, 0, p, 0, "reset to now with a new slot"), nil
 		}
-		return s.newGeneration(StartStream, s.sv.Flush, max(p, cf), s.sv.Flush, "reset to now"), nil
+		return s.newGeneration(StartStream, s.sv.Flush, missingFrom, s.sv.Flush, "reset to now"), nil
 	}
 	if !usable {
 		if s.slot == nil && !s.known() {
@@ -423,9 +429,5 @@ func (s *starter) reset(r *Reset) (*StartPlan, error) {
 		return nil, s.refuse(RefuseReset, "Start once with "+s.flag(ResetEarliest)+" to go on from there.",
 			"slot %s is at %s and the server cannot go back before it to %s", s.slot.Name, cf, r.To)
 	}
-	from := p
-	if !s.known() {
-		from = cf
-	}
-	return s.newGeneration(StartStream, r.To, from, r.To, "reset to "+r.To.String()), nil
+	return s.newGeneration(StartStream, r.To, missingFrom, r.To, "reset to "+r.To.String()), nil
 }

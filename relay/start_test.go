@@ -158,6 +158,33 @@ func checkPlan(t *testing.T, st *relay.SourceState, sv *relay.ServerState, o rel
 	}
 }
 
+// A gap says what is missing, or one believes the rest to be there.
+func TestPlanStart_TheGapBeginsAtTheCheckpoint(t *testing.T) {
+	for _, c := range []struct {
+		st       *relay.SourceState
+		cf       relay.LSN
+		reset    string
+		from, to relay.LSN
+	}{
+		{storeAt(0x300), 0x200, "now", 0x300, 0x500},
+		{storeAt(0x300), 0x400, "now", 0x300, 0x500},
+		{storeAt(0x300), 0x400, "0/450", 0x300, 0x450},
+		{storeAt(0x300), 0x400, "earliest", 0x300, 0x400},
+		{nil, 0x400, "now", 0x400, 0x500},
+		{nil, 0x400, "0/450", 0x400, 0x450},
+		{nil, 0x400, "earliest", 0, 0x400},
+	} {
+		r, err := relay.ParseReset("shop=" + c.reset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := relay.PlanStart(c.st, server(slotAt(c.cf)), relay.StartOptions{Source: "shop", Slot: "rowhook_shop", Reset: &r, Now: time.Unix(100, 0)})
+		if err != nil || p.Gap == nil || p.Gap.From != c.from || p.Gap.To != c.to {
+			t.Errorf("store %v, slot at %s, reset to %s: plan %+v, %v; want a gap from %s to %s", c.st != nil, c.cf, c.reset, p, err, c.from, c.to)
+		}
+	}
+}
+
 func TestPlanStart_TimelinesClustersAndAddresses(t *testing.T) {
 	promoted := func(at relay.LSN) *relay.ServerState {
 		sv := server(slotAt(0x200))

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,7 +18,7 @@ func (p *program) eventsCommand() *cobra.Command {
 		Use:   "events",
 		Short: "Look at the events of the log, and at changes on which a rule failed",
 	}
-	cmd.AddCommand(p.eventsListCommand(), p.eventsShowCommand(), p.eventsFailuresCommand())
+	cmd.AddCommand(p.eventsListCommand(), p.eventsShowCommand(), p.eventsFailuresCommand(), p.eventsRetryFailuresCommand())
 	return cmd
 }
 
@@ -198,10 +200,10 @@ is mended. --json shows the changes themselves.`,
 					fmt.Fprintln(p.stderr, "no failures")
 					return nil
 				}
-				tab := newTable(p.stdout, "TIME", "RULE", "TABLE", "LSN", "ERROR")
+				tab := newTable(p.stdout, "ID", "TIME", "RULE", "TABLE", "LSN", "ERROR")
 				for i := range res.Failures {
 					f := &res.Failures[i]
-					tab.row(p.clock(f.At), f.Rule, f.Table, f.LSN, f.Error)
+					tab.row(strconv.FormatInt(f.ID, 10), p.clock(f.At), f.Rule, f.Table, f.LSN, f.Error)
 				}
 				return tab.flush()
 			})
@@ -209,6 +211,58 @@ is mended. --json shows the changes themselves.`,
 	}
 	t.flags(cmd)
 	limitFlag(cmd, &req.Limit)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (p *program) eventsRetryFailuresCommand() *cobra.Command {
+	var t target
+	var asJSON bool
+	var req api.RetryFailuresRequest
+	cmd := &cobra.Command{
+		Use:   "retry-failures [ID]",
+		Short: "Have the corrected rules judge failed changes again",
+		Long: `Retry-failures passes changes on which a rule failed through the rule as it is
+now: one change, or with --rule all of a rule. The events are delivered to every
+endpoint that wants them, outside the order of the changes, with the ids they
+would have had at first. What fails again stays where it is, and the exit code
+is 1.`,
+		Example: `  rowhook events retry-failures 17
+  rowhook events retry-failures --rule order.paid`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 1) == (req.Rule != "") {
+				return usageErrorf("name either the ID of a failure or a rule with --rule")
+			}
+			if len(args) == 1 {
+				id, err := strconv.ParseInt(args[0], 10, 64)
+				if err != nil || id < 1 {
+					return usageErrorf("%q is not the ID of a failure: 'rowhook events failures' lists them", args[0])
+				}
+				req.ID = id
+			}
+			return p.action(cmd, &t, func(ctx context.Context, b backend) error {
+				res, err := b.RetryFailures(ctx, &req)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					err = p.printJSON(res)
+				} else {
+					for _, id := range res.Events {
+						fmt.Fprintln(p.stdout, id)
+					}
+					fmt.Fprintf(p.stderr, "%s made, %d not wanted any more, %d still failing\n", plural(int64(len(res.Events)), "event", "events"), res.Unmatched, res.Failing)
+				}
+				if err == nil && res.Failing > 0 {
+					return errors.New(res.Error)
+				}
+				return err
+			})
+		},
+	}
+	t.flags(cmd)
+	cmd.Flags().StringVar(&req.Rule, "rule", "", "all failures of the `RULE`")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }

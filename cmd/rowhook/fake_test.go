@@ -165,6 +165,14 @@ func (f *fake) Retry(_ context.Context, req *api.RetryRequest) (*api.RetryRespon
 	return &api.RetryResponse{Retried: 3}, nil
 }
 
+func (f *fake) RetryFailures(_ context.Context, req *api.RetryFailuresRequest) (*api.RetryFailuresResponse, error) {
+	f.note("retry failures", req)
+	if req.ID != 0 {
+		return &api.RetryFailuresResponse{Events: []string{}, Failing: 1, Error: "the rule still fails: total is null"}, nil
+	}
+	return &api.RetryFailuresResponse{Events: []string{"evt_1", "evt_2"}, Unmatched: 1}, nil
+}
+
 func (f *fake) Endpoints(_ context.Context, req *api.EndpointsRequest) (*api.Endpoints, error) {
 	f.note("endpoints", req)
 	return &api.Endpoints{Endpoints: []api.Endpoint{

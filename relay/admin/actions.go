@@ -39,6 +39,7 @@ type Reads interface {
 // Changes are the calls that change something. Each is logged.
 type Changes interface {
 	Retry(context.Context, *api.RetryRequest) (*api.RetryResponse, error)
+	RetryFailures(context.Context, *api.RetryFailuresRequest) (*api.RetryFailuresResponse, error)
 	EnableEndpoint(context.Context, *api.EndpointRequest) (*api.Endpoint, error)
 	DisableEndpoint(context.Context, *api.EndpointRequest) (*api.Endpoint, error)
 	ResetCheckpoint(context.Context, *api.ResetRequest) (*api.ResetResponse, error)
@@ -59,6 +60,7 @@ func (s *Server) routeCalls(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/deliveries/show", read(s, a.Delivery))
 	mux.HandleFunc("POST /v1/endpoints/list", read(s, a.Endpoints))
 	mux.HandleFunc("POST /v1/checkpoints/list", read(s, a.Checkpoints))
+	mux.HandleFunc("POST /v1/events/retry-failures", change(s, "retry failed changes", a.RetryFailures))
 	mux.HandleFunc("POST /v1/deliveries/retry", change(s, "retry deliveries", a.Retry))
 	mux.HandleFunc("POST /v1/endpoints/enable", change(s, "enable endpoint", a.EnableEndpoint))
 	mux.HandleFunc("POST /v1/endpoints/disable", change(s, "disable endpoint", a.DisableEndpoint))

@@ -37,6 +37,10 @@ func (a *actions) Status(ctx context.Context, _ *api.StatusRequest) (*api.Status
 	return a.status(ctx)
 }
 
+func (a *actions) RetryFailures(context.Context, *api.RetryFailuresRequest) (*api.RetryFailuresResponse, error) {
+	return &api.RetryFailuresResponse{Events: []string{}}, nil
+}
+
 func (a *actions) Retry(_ context.Context, req *api.RetryRequest) (*api.RetryResponse, error) {
 	return a.retry(req)
 }
@@ -87,7 +91,7 @@ func problemOf(t *testing.T, w *httptest.ResponseRecorder) api.Problem {
 func TestPublicServesNothingThatShowsOrChangesAnything(t *testing.T) {
 	s := &admin.Server{Actions: streaming()}
 	for _, call := range []string{
-		"events/list", "events/show", "events/failures", "deliveries/list", "deliveries/show", "deliveries/retry", "endpoints/list",
+		"events/list", "events/show", "events/failures", "events/retry-failures", "deliveries/list", "deliveries/show", "deliveries/retry", "endpoints/list",
 		"endpoints/enable", "endpoints/disable", "checkpoints/list", "checkpoints/reset", "sources/drop", "backup",
 	} {
 		w := ask(s.Public(), "POST", "/v1/"+call, "{}")

@@ -122,6 +122,11 @@ func (c *Client) Failures(ctx context.Context, req *FailuresRequest) (*Failures,
 	return call[Failures](ctx, c, http.MethodPost, "/v1/events/failures", req)
 }
 
+// RetryFailures has failed changes judged again.
+func (c *Client) RetryFailures(ctx context.Context, req *RetryFailuresRequest) (*RetryFailuresResponse, error) {
+	return call[RetryFailuresResponse](ctx, c, http.MethodPost, "/v1/events/retry-failures", req)
+}
+
 // Deliveries lists deliveries.
 func (c *Client) Deliveries(ctx context.Context, req *DeliveriesRequest) (*Deliveries, error) {
 	return call[Deliveries](ctx, c, http.MethodPost, "/v1/deliveries/list", req)

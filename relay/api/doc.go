@@ -12,6 +12,7 @@
 //	POST /v1/events/list        EventsRequest      → Events
 //	POST /v1/events/show        EventRequest       → EventDetail
 //	POST /v1/events/failures    FailuresRequest    → Failures
+//	POST /v1/events/retry-failures  RetryFailuresRequest → RetryFailuresResponse
 //	POST /v1/deliveries/list    DeliveriesRequest  → Deliveries
 //	POST /v1/deliveries/show    DeliveryRequest    → DeliveryDetails
 //	POST /v1/deliveries/retry   RetryRequest       → RetryResponse

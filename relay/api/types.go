@@ -88,6 +88,24 @@ type Failure struct {
 	Change json.RawMessage `json:"change,omitempty"`
 }
 
+// RetryFailuresRequest asks for failed changes to be judged again by their rule,
+// which was corrected meanwhile: the one with the ID, or, with ID 0, all of Rule.
+type RetryFailuresRequest struct {
+	ID   int64  `json:"id,omitempty"`
+	Rule string `json:"rule,omitempty"`
+}
+
+// RetryFailuresResponse says what came of it. What fails still stays a failure.
+type RetryFailuresResponse struct {
+	// Events are the ids of the events that were made.
+	Events []string `json:"events"`
+	// Unmatched counts changes that the rule does not want any more.
+	Unmatched int64 `json:"unmatched"`
+	// Failing counts those on which it still fails, and Error is the last reason.
+	Failing int64  `json:"failing"`
+	Error   string `json:"error,omitempty"`
+}
+
 // DeliveriesRequest chooses deliveries, newest first. Zero fields choose
 // everything that has a record of its own. A delivery that waits for its first
 // attempt has none; it is found with Event only.

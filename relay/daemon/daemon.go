@@ -59,6 +59,8 @@ type Daemon struct {
 	started    time.Time
 	closers    []func()
 
+	retrying sync.Mutex // one retry of failed changes at a time
+
 	mu     sync.Mutex
 	counts map[string]map[relay.State]int64
 	size   int64
@@ -100,7 +102,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 			return nil, err
 		}
 		d.sources = append(d.sources, s)
-		streams = append(streams, walStream(s.cfg.Name), notifyStream(s.cfg.Name))
+		streams = append(streams, walStream(s.cfg.Name), notifyStream(s.cfg.Name), retriedStream(s.cfg.Name))
 	}
 	for _, r := range o.Resets {
 		if d.source(r.Source) == nil {

@@ -58,6 +58,11 @@ func (o *Offline) Retry(ctx context.Context, req *api.RetryRequest) (*api.RetryR
 	return res, nil
 }
 
+// RetryFailures implements admin.Changes.
+func (o *Offline) RetryFailures(context.Context, *api.RetryFailuresRequest) (*api.RetryFailuresResponse, error) {
+	return nil, api.Errorf(api.CodeUnsupported, "changes are judged again by a running daemon: start it with the corrected rules")
+}
+
 func (o *Offline) setEnabled(ctx context.Context, req *api.EndpointRequest, status, reason string) (*api.Endpoint, error) {
 	rows, err := o.store.Endpoints(ctx)
 	if err != nil {

@@ -269,3 +269,13 @@ func (s *Store) Failures(ctx context.Context, limit int) ([]relay.Failure, error
 		return f, err
 	}, sqlFailures, limit)
 }
+
+const sqlDropFailure = `DELETE FROM failures WHERE id = ?`
+
+// DropFailure removes a failure that was dealt with.
+func (s *Store) DropFailure(ctx context.Context, id int64) error {
+	return s.do(ctx, "drop failure", func(w *writer) error {
+		_, err := w.conn.exec(sqlDropFailure, id)
+		return err
+	})
+}
