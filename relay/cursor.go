@@ -263,6 +263,9 @@ func (c *cursor) restore(o *OpenDelivery) {
 		c.ep.activate(it)
 		return
 	}
+	if c.ep.cfg.OnFailure == BlockEndpoint && o.Attempts > 0 && c.id.Replay == 0 {
+		c.ep.block(it)
+	}
 	c.enlist(it)
 }
 

@@ -131,10 +131,7 @@ func (ep *endpoint) enable() {
 	ep.touch()
 	close(ep.room)
 	ep.room = make(chan struct{})
-	ep.idle.Broadcast()
-	for range min(ep.fresh.len()+ep.retries.len(), ep.maxInFlight()) {
-		ep.wakeWorker()
-	}
+	ep.wakeAll()
 }
 
 // EndpointStatus is an endpoint as it is now.

@@ -41,7 +41,7 @@ type endpoint struct {
 	waiting retryHeap // due later
 	clock   chan struct{}
 
-	workers, parked int
+	workers, parked int // parked counts those that nobody has woken yet
 	sending         int // attempts under way, of live deliveries
 	replaying       int // and of the others
 	closing         bool
@@ -49,7 +49,8 @@ type endpoint struct {
 	disabling       bool   // not yet recorded
 	blocker         *item  // on_failure = block_endpoint: what everything waits for
 	blockerReady    bool
-	pausedUntil     int64 // Retry-After, microseconds
+	failing         []*item // all that block it, the blocker is one of them
+	pausedUntil     int64   // Retry-After, microseconds
 	unrecorded      int
 	dirtyItems      []*item
 	attempts        []Attempt
@@ -161,7 +162,7 @@ func (ep *endpoint) close() {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
 	ep.closing = true
-	ep.idle.Broadcast()
+	ep.wakeAll()
 	ep.kickClock()
 }
 
@@ -213,10 +214,20 @@ func (ep *endpoint) wakeWorker() {
 	switch {
 	case ep.ctx == nil || ep.closing:
 	case ep.parked > 0:
+		ep.parked--
 		ep.idle.Signal()
 	case ep.workers < ep.maxInFlight()+ep.replayShare():
 		ep.workers++
 		ep.wg.Go(ep.work)
+	}
+}
+
+// wakeAll wakes every worker, and makes as many more as there is work for.
+func (ep *endpoint) wakeAll() {
+	ep.parked = 0
+	ep.idle.Broadcast()
+	for range min(ep.fresh.len()+ep.retries.len()+ep.replays.len(), ep.maxInFlight()) - ep.workers {
+		ep.wakeWorker()
 	}
 }
 
@@ -267,8 +278,7 @@ func (ep *endpoint) work() {
 				return
 			}
 			ep.parked++
-			ep.idle.Wait()
-			ep.parked--
+			ep.idle.Wait() // who wakes it counts it out
 			continue
 		}
 		ep.attempt(it)
@@ -348,9 +358,14 @@ func (ep *endpoint) finish(it *item, out Outcome, released bool) {
 	}
 	ep.stats.Attempts[out.Class]++
 	if probe && out.Result == Failed {
-		ep.health.class, ep.health.err = out.Class, out.Err
-		ep.activate(it)
-		return
+		ep.suspect(&out, now)
+		if it.nextAt > now {
+			ep.activate(it)
+			ep.kickClock()
+			ep.wakeNext()
+			return
+		}
+		// Its time came meanwhile: this was the attempt.
 	}
 	it.attempts++
 	it.outcome = out
@@ -372,7 +387,7 @@ func (ep *endpoint) finish(it *item, out Outcome, released bool) {
 // next by itself.
 func (ep *endpoint) wakeNext() {
 	if ep.fresh.len()+ep.retries.len()+ep.replays.len() > 1 && ep.parked > 0 {
-		ep.idle.Signal()
+		ep.wakeWorker()
 	}
 }
 
@@ -449,16 +464,24 @@ func (ep *endpoint) failed(it *item, out *Outcome, now int64, released bool) {
 	case ep.cfg.OnFailure == Park:
 		it.state = itemReleased
 		it.cur.lanes.remove(it, ep.activate)
-	case ep.cfg.OnFailure == BlockEndpoint:
+	case ep.cfg.OnFailure == BlockEndpoint && it.cur.id.Replay == 0:
 		it.state = itemWaiting
-		if ep.blocker == nil {
-			ep.blocker = it
-		}
+		ep.block(it)
 	default:
 		it.state = itemWaiting
 	}
 	ep.activate(it)
 	ep.kickClock()
+}
+
+// block makes everything wait for the item (on_failure = block_endpoint).
+func (ep *endpoint) block(it *item) {
+	if !slices.Contains(ep.failing, it) {
+		ep.failing = append(ep.failing, it)
+	}
+	if ep.blocker == nil {
+		ep.blocker = it
+	}
 }
 
 // kill makes a delivery dead that no worker has.
@@ -484,9 +507,16 @@ func (ep *endpoint) kill(it *item, out *Outcome) {
 
 // unblock lets those go on that waited for the item.
 func (ep *endpoint) unblock(it *item, released bool) {
+	if i := slices.Index(ep.failing, it); i >= 0 {
+		ep.failing = slices.Delete(ep.failing, i, i+1)
+	}
 	if ep.blocker == it {
-		ep.blocker = nil
-		ep.idle.Broadcast()
+		ep.blocker, ep.blockerReady = nil, false
+		if len(ep.failing) > 0 {
+			ep.blocker = ep.failing[0]
+			ep.blockerReady = ep.retries.remove(ep.blocker)
+		}
+		ep.wakeAll()
 	}
 	if !released && !it.again && ep.cfg.Order != OrderNone {
 		it.cur.lanes.remove(it, ep.activate)
@@ -521,7 +551,9 @@ func (ep *endpoint) suspect(out *Outcome, now int64) {
 	ep.log.Warn("endpoint is down", "class", string(out.Class), "status", out.Status, "err", out.Err)
 }
 
-// recovered notes a success. After an outage what failed in it is due at once.
+// recovered notes a success. After an outage what waits is tried at once,
+// before its time and as a probe: what fails again goes back to its schedule,
+// so that deliveries that always fail do not use up their attempts.
 func (ep *endpoint) recovered(now int64) {
 	h := &ep.health
 	h.failures = 0
@@ -534,14 +566,11 @@ func (ep *endpoint) recovered(now int64) {
 	if now-h.since >= probeInterval.Microseconds() {
 		for len(ep.waiting) > 0 {
 			it := heap.Pop(&ep.waiting).(*item)
-			it.nextAt = now
+			it.probe = it.attempts > 0
 			ep.ready(it)
 		}
 	}
-	ep.idle.Broadcast()
-	for range min(ep.fresh.len()+ep.retries.len(), ep.maxInFlight()) {
-		ep.wakeWorker()
-	}
+	ep.wakeAll()
 }
 
 func (ep *endpoint) kickClock() {
@@ -596,10 +625,7 @@ func (ep *endpoint) tick() (wait time.Duration, probe bool) {
 	if ep.pausedUntil > 0 {
 		if ep.pausedUntil <= now {
 			ep.pausedUntil = 0
-			ep.idle.Broadcast()
-			for range min(ep.fresh.len()+ep.retries.len()+ep.replays.len(), ep.maxInFlight()) {
-				ep.wakeWorker()
-			}
+			ep.wakeAll()
 		} else {
 			next = min(next, ep.pausedUntil)
 		}
@@ -634,14 +660,18 @@ func (ep *endpoint) probe(ctx context.Context) {
 	}
 	it := ep.probeItem()
 	if it == nil {
-		if ep.sending == 0 {
+		if ep.sending+ep.replaying == 0 {
 			// Nothing waits: the next event finds out.
 			ep.recovered(time.Now().UnixMicro())
 		}
 		return
 	}
 	it.probe = it.attempts > 0
-	ep.sending++
+	if it.again || it.cur.id.Replay > 0 {
+		ep.replaying++
+	} else {
+		ep.sending++
+	}
 	ep.wg.Go(func() {
 		ep.mu.Lock()
 		defer ep.mu.Unlock()
@@ -681,6 +711,13 @@ func (ep *endpoint) probeItem() *item {
 	}
 	if ep.fresh.len() > 0 {
 		return ep.fresh.pop()
+	}
+	// What is outside the order promise comes last.
+	if ep.replays.len() > 0 {
+		return ep.replays.pop()
+	}
+	if len(ep.waiting) > 0 {
+		return heap.Remove(&ep.waiting, ep.health.probes%len(ep.waiting)).(*item)
 	}
 	return nil
 }
@@ -737,6 +774,6 @@ func (ep *endpoint) recorded(n int) {
 	before := ep.unrecorded + ep.sending + ep.replaying
 	ep.unrecorded -= n
 	if before >= recordMax {
-		ep.idle.Broadcast()
+		ep.wakeAll()
 	}
 }

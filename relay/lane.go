@@ -224,14 +224,15 @@ func (q *queue) pop() *item {
 	return it
 }
 
-// remove takes the item out of the queue if it is there.
-func (q *queue) remove(it *item) {
+// remove takes the item out of the queue and reports whether it was there.
+func (q *queue) remove(it *item) bool {
 	for i := q.head; i < len(q.items); i++ {
 		if q.items[i] == it {
 			copy(q.items[i:], q.items[i+1:])
 			q.items[len(q.items)-1] = nil
 			q.items = q.items[:len(q.items)-1]
-			return
+			return true
 		}
 	}
+	return false
 }
