@@ -365,9 +365,9 @@ func deadEndpointRefuses(t *testing.T, cluster *postgres.Cluster, db string) {
 		return nil
 	})
 	contains(t, "status", s.must("status"), "other", "unreachable")
-	back := func(other *harness.Receiver, since time.Time) { t.Helper(); back(t, other, since) }
+	since := time.Now()
 	other.Up()
-	back(other, time.Now())
+	back(t, other, since)
 	var all []int
 	for id := 1; id <= 100; id++ {
 		all = append(all, id)
@@ -386,8 +386,9 @@ func deadEndpointHangs(t *testing.T, cluster *postgres.Cluster, db string) {
 		}
 		return nil
 	})
+	since := time.Now()
 	other.Handle(harness.OK)
-	back(t, other, time.Now())
+	back(t, other, since)
 	var all []int
 	for id := 1; id <= 40; id++ {
 		all = append(all, id)

@@ -107,7 +107,7 @@ func newShop(t *testing.T, cluster *postgres.Cluster, name string, o shopOptions
 	}
 	s.exec(or(o.schema, itemsSchema))
 	s.d = harness.NewDaemon(t, harness.DaemonOptions{
-		Rules:       strings.ReplaceAll(or(o.source, shopSource), "SLOT", "rowhook_"+name) + or(o.rules, itemRule) + or(o.sinks, sinkTo("hook", s.hook.URL, o.sinkMore)),
+		Rules:       strings.ReplaceAll(or(o.source, shopSource), "SLOT", "rowhook_"+name) + or(o.rules, itemRule) + "\n" + or(o.sinks, sinkTo("hook", s.hook.URL, o.sinkMore)),
 		Settings:    o.settings,
 		DatabaseURL: or(o.url, withPassword(t, cluster.URL(name))),
 		Env:         append([]string{"HOOK_SECRET=" + harness.Secret, "SPARE_SECRET=" + spareSecret}, o.env...),

@@ -58,7 +58,12 @@ func (s *Store) Attempts(ctx context.Context, id relay.EventID) ([]relay.Attempt
 			relay.CursorID
 			n int
 		}
-		seen := map[try]bool{} // a settlement may be on record twice
+		// A settlement may be on record twice, and a success that failures came
+		// before is also among the attempts that are kept in full.
+		seen := map[try]bool{}
+		for i := range failed {
+			seen[try{failed[i].CursorID, failed[i].N}] = true
+		}
 		err = s.successesAt(ctx, p.stream, p.seq, func(c relay.CursorID, ok relay.Success) {
 			if t := (try{c, ok.Attempts}); !seen[t] {
 				seen[t] = true
