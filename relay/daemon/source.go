@@ -230,15 +230,25 @@ func stored(err error) error {
 
 var errSlotBeingMade = errors.New("another session is still creating the slot")
 
+// slotHeldError says who reads the slot: another daemon, or for a moment a
+// session of ours that has just ended. Nothing is decided until it is free,
+// because its reader moves it.
+type slotHeldError struct{ slot *cdc.SlotState }
+
+func (e *slotHeldError) Error() string {
+	return fmt.Sprintf("slot %s is being read by process %d of the server (%s): waiting for it to end", e.slot.Name, e.slot.ActivePID, e.slot.ActiveApplication)
+}
+
 // temporary reports whether the source may go on by itself after err.
 func temporary(err error) bool {
 	var setup *cdc.SetupError
 	var refused *relay.StartRefusal
 	var store *storeError
+	var held *slotHeldError
 	switch {
 	case errors.As(err, &setup), errors.As(err, &refused):
 		return false
-	case errors.As(err, &store), errors.Is(err, errSlotBeingMade):
+	case errors.As(err, &store), errors.As(err, &held), errors.Is(err, errSlotBeingMade):
 		return true
 	}
 	return cdc.IsTemporary(err)
@@ -420,6 +430,9 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	})
 	if err != nil {
 		return nil, nil, err
+	}
+	if plan.Action == relay.StartStream && sv.Slot.Active {
+		return nil, nil, &slotHeldError{sv.Slot}
 	}
 	for _, n := range plan.Notes {
 		s.log.Warn(n)
