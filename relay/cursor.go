@@ -167,6 +167,7 @@ func (c *cursor) take(ctx context.Context, b *Block) error {
 	const atOnce = 32
 	r := b.Reader()
 	var e Event
+	wanted := 0
 	more := true
 	for more {
 		if !c.waitRoom(ctx) {
@@ -190,6 +191,11 @@ func (c *cursor) take(ctx context.Context, b *Block) error {
 				continue
 			}
 			if c.wanted(&e) {
+				// An event points into its block. A few events must not keep a
+				// whole block in memory.
+				if wanted++; wanted*8 <= b.Count {
+					e.detach()
+				}
 				c.push(&e)
 			}
 		}
@@ -206,6 +212,18 @@ func (c *cursor) take(ctx context.Context, b *Block) error {
 		return fmt.Errorf("read the log of stream %s: %w", c.id.Stream, err)
 	}
 	return nil
+}
+
+// detach makes the event independent of the block it was read from.
+func (e *Event) detach() {
+	all := make([]byte, 0, len(e.Data)+len(e.Key)+len(e.OldKey)+len(e.Tenant))
+	for _, b := range []*[]byte{&e.Key, &e.OldKey, &e.Tenant, &e.Data} {
+		if *b != nil {
+			n := len(all)
+			all = append(all, *b...)
+			*b = all[n:len(all):len(all)]
+		}
+	}
 }
 
 // push adds a delivery of e at the end of the window.

@@ -94,7 +94,7 @@ func NewDispatcher(ctx context.Context, cfg DispatcherConfig, streams []string) 
 		if i >= 0 {
 			row = &known[i]
 		}
-		ep, err := d.openEndpoint(ctx, e, row, states, at, pin)
+		ep, err := d.openEndpoint(ctx, e, row, states, at)
 		if err != nil {
 			return nil, fmt.Errorf("endpoint %s: %w", e.ID, err)
 		}
@@ -132,7 +132,7 @@ func (d *Dispatcher) place(at map[CursorID]int64, id CursorID) (pos int64, row b
 
 // openEndpoint brings the endpoint's row up to date with its configuration and
 // makes its cursors.
-func (d *Dispatcher) openEndpoint(ctx context.Context, e *Endpoint, row *EndpointRow, states map[string]StreamState, at map[CursorID]int64, pin *Settlement) (*endpoint, error) {
+func (d *Dispatcher) openEndpoint(ctx context.Context, e *Endpoint, row *EndpointRow, states map[string]StreamState, at map[CursorID]int64) (*endpoint, error) {
 	heads := map[string]int64{}
 	for name, st := range states {
 		heads[name] = st.Head
@@ -156,6 +156,21 @@ func (d *Dispatcher) openEndpoint(ctx context.Context, e *Endpoint, row *Endpoin
 	if row.Status == EndpointVanished {
 		row.Status, row.Reason, changed = EndpointActive, "", true
 	}
+	if created {
+		// Its positions first: with a row of its own and no positions it would be
+		// taken, after a crash in between, for one that is current.
+		places := &Settlement{}
+		for _, stream := range slices.Sorted(maps.Keys(states)) {
+			c := CursorState{CursorID: CursorID{Endpoint: e.ID, Stream: stream}}
+			if !e.FromEarliest {
+				c.Position = states[stream].Head
+			}
+			places.Cursors = append(places.Cursors, c)
+		}
+		if err := d.cfg.Ledger.Settle(ctx, places); err != nil {
+			return nil, fmt.Errorf("record positions: %w", err)
+		}
+	}
 	if changed {
 		if err := d.cfg.Ledger.PutEndpoint(ctx, row); err != nil {
 			return nil, err
@@ -170,7 +185,6 @@ func (d *Dispatcher) openEndpoint(ctx context.Context, e *Endpoint, row *Endpoin
 			if !e.FromEarliest {
 				pos = states[stream].Head
 			}
-			pin.Cursors = append(pin.Cursors, CursorState{id, pos})
 			hasRow = true
 		}
 		if err := d.addCursor(ctx, ep, id, pos, hasRow, 0); err != nil {
@@ -189,10 +203,10 @@ func (d *Dispatcher) addCursor(ctx context.Context, ep *endpoint, id CursorID, p
 	}
 	if hasRow {
 		c.rowAt = pos
+		d.mu.Lock()
+		d.recorded[id] = pos
+		d.mu.Unlock()
 	}
-	d.mu.Lock()
-	d.recorded[id] = pos
-	d.mu.Unlock()
 	settled, err := d.cfg.Ledger.SettledAfter(ctx, id, pos)
 	if err != nil {
 		return fmt.Errorf("read what is settled: %w", err)
@@ -340,6 +354,9 @@ func (d *Dispatcher) record(ctx context.Context) {
 		case asked = <-d.flushes:
 		case <-d.kick:
 		case <-tick.C:
+			if d.heldUp(time.Now().UnixMicro()) {
+				d.dirty.Store(true)
+			}
 		case <-ctx.Done():
 			last = true
 		}
@@ -353,6 +370,22 @@ func (d *Dispatcher) record(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// heldUp reports whether a position waits for a slow attempt that has no row
+// yet: then there is something to record although nothing has happened.
+func (d *Dispatcher) heldUp(now int64) bool {
+	for _, ep := range d.endpoints {
+		ep.mu.Lock()
+		slow := slices.ContainsFunc(ep.cursors, func(c *cursor) bool {
+			return c.window.len() > 1 && !c.window.front().row && len(c.open) < openItems && c.window.front().pushOut(now)
+		})
+		ep.mu.Unlock()
+		if slow {
+			return true
+		}
+	}
+	return false
 }
 
 // settle gathers what there is to record and stores it, again and again until

@@ -548,6 +548,7 @@ func (ep *endpoint) suspect(out *Outcome, now int64) {
 	}
 	h.down, h.since = true, now
 	h.nextProbe = now + probeInterval.Microseconds()
+	ep.kickClock()
 	ep.log.Warn("endpoint is down", "class", string(out.Class), "status", out.Status, "err", out.Err)
 }
 

@@ -2,9 +2,12 @@ package relay_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,9 +43,10 @@ func TestDispatcher_ABurstAfterAQuietTimeIsSentInParallel(t *testing.T) {
 func TestDispatcher_AReplayKeepsItsScheduleWhileTheEndpointIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &writer{store: &relaytest.Memory{}}
-		bad := false
+		var bad atomic.Bool
+		bad.Store(false)
 		sink := &relaytest.Sink{Script: func(context.Context, relaytest.Sent) relay.Outcome {
-			if bad {
+			if bad.Load() {
 				return failed(relay.ErrStatus5)
 			}
 			return relay.Outcome{}
@@ -53,7 +57,7 @@ func TestDispatcher_AReplayKeepsItsScheduleWhileTheEndpointIsDown(t *testing.T) 
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		bad = true
+		bad.Store(true)
 		if _, err := l.Replay(context.Background(), relay.Replay{Endpoint: "e", Stream: stream, From: 1, To: 40}); err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +66,7 @@ func TestDispatcher_AReplayKeepsItsScheduleWhileTheEndpointIsDown(t *testing.T) 
 		if n := l.Status()[0].Stats.Dead; n != 0 {
 			t.Errorf("%d of 40 replayed deliveries are dead after five minutes, the schedule is 75 hours", n)
 		}
-		bad = false
+		bad.Store(false)
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
 		if n := l.Status()[0].Stats.Delivered; n != 80 {
@@ -107,9 +111,10 @@ func TestDispatcher_DeliveriesThatAlwaysFailKeepTheirScheduleBesideOthers(t *tes
 func TestDispatcher_BlockEndpointHoldsAcrossARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &writer{store: &relaytest.Memory{}}
-		fail := true
+		var fail atomic.Bool
+		fail.Store(true)
 		sink := &relaytest.Sink{Script: func(_ context.Context, s relaytest.Sent) relay.Outcome {
-			if fail && s.Seq == 1 {
+			if fail.Load() && s.Seq == 1 {
 				return failed(relay.ErrStatus5)
 			}
 			return relay.Outcome{}
@@ -130,7 +135,7 @@ func TestDispatcher_BlockEndpointHoldsAcrossARestart(t *testing.T) {
 		if got := seqs(sink.Ended.All()); !slices.Equal(got, []int64{1}) {
 			t.Errorf("sent %v while 1 is retrying and blocks the endpoint", got)
 		}
-		fail = false
+		fail.Store(false)
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		if got := seqs(sink.Ended.All()); !slices.Equal(got, []int64{1, 1, 2}) {
@@ -240,6 +245,173 @@ func TestDispatcher_AFailingReplayDoesNotBlockTheEndpoint(t *testing.T) {
 		synctest.Wait()
 		if s := l.Status()[0]; s.Stats.Delivered != 4 || s.InFlight != 0 {
 			t.Errorf("%d deliveries, want 4; %d in flight, want 0", s.Stats.Delivered, s.InFlight)
+		}
+		l.stop(t)
+	})
+}
+
+func TestDispatcher_SettledFollowsAnEndpointThatIsAlwaysCurrent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &writer{store: &relaytest.Memory{}}
+		ep := &relay.Endpoint{ID: "e", Events: patterns(t, "**"), Sink: &relaytest.Sink{}}
+		l := begin(t, w, ep)
+		w.add(t, keyed("a"))
+		time.Sleep(time.Second)
+		l.stop(t)
+		l = begin(t, w, ep)
+		for range 100 {
+			time.Sleep(100 * time.Millisecond) // between two settlements
+			w.add(t, keyed("a"))
+			time.Sleep(900 * time.Millisecond)
+		}
+		if got := l.Settled(stream); got != w.seq {
+			t.Errorf("settled up to %d, everything up to %d is delivered and recorded", got, w.seq)
+		}
+		l.stop(t)
+	})
+}
+
+func TestDispatcher_OneHangingDeliveryDoesNotHoldUpOtherKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &writer{store: &relaytest.Memory{}}
+		sink := &relaytest.Sink{Script: func(_ context.Context, s relaytest.Sent) relay.Outcome {
+			if s.Seq == 1 {
+				time.Sleep(15 * time.Second)
+			}
+			return relay.Outcome{}
+		}}
+		l := begin(t, w, &relay.Endpoint{ID: "e", Events: patterns(t, "**"), Sink: sink})
+		data := make([]byte, 8<<10)
+		for i := range 2000 {
+			e := keyed(fmt.Sprint(i))
+			e.Data = data
+			w.add(t, e)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if n := sink.Ended.Len(); n != 1999 {
+			t.Errorf("%d of 1999 deliveries of other keys in five seconds", n)
+		}
+		time.Sleep(20 * time.Second)
+		l.stop(t)
+	})
+}
+
+func TestDispatcher_AWindowOfRareEventsDoesNotKeepTheirBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &writer{store: &relaytest.Memory{}}
+		data := make([]byte, 300)
+		for range 2000 {
+			var block []relay.Event
+			for i := range 200 {
+				e := relay.Event{Type: "often", Data: data}
+				if i == 100 {
+					e.Type = "rare"
+				}
+				block = append(block, e)
+			}
+			if w.feed == nil {
+				w.feed = relay.NewFeed()
+			}
+			w.add(t, block...)
+		}
+		heap := func() uint64 {
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc >> 20
+		}
+		sink := &relaytest.Sink{}
+		sink.Block()
+		before := heap()
+		l := begin(t, w, &relay.Endpoint{ID: "e", Events: patterns(t, "rare"), FromEarliest: true, Sink: sink})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		during := heap()
+		if during > before+16 {
+			t.Errorf("a window of rare events takes %d MiB", during-before)
+		}
+		sink.Release()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := sink.Ended.Len(); n != 2000 {
+			t.Errorf("%d deliveries", n)
+		}
+		l.stop(t)
+		_ = context.Background
+	})
+}
+
+func TestFeed_OpenWakesThoseWhoWaitForWhatIsVisibleNow(t *testing.T) {
+	f := relay.NewFeed()
+	f.Open(stream, 5)
+	_, _, wake := f.After(stream, 5)
+	// An append with an unknown result was stored after all; the next session
+	// reads how far the log is.
+	f.Open(stream, 6)
+	select {
+	case <-wake:
+	default:
+		t.Error("a cursor that waits at 5 is not told that 6 is visible")
+	}
+}
+
+func TestDispatcher_AnEndpointThatGoesDownWithADeadDeliveryIsProbed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &writer{store: &relaytest.Memory{}}
+		var down atomic.Bool
+		down.Store(true)
+		sink := &relaytest.Sink{Script: func(context.Context, relaytest.Sent) relay.Outcome {
+			if down.Load() {
+				return failed(relay.ErrConnect)
+			}
+			return relay.Outcome{}
+		}}
+		l := begin(t, w, &relay.Endpoint{ID: "e", Events: patterns(t, "**"), Sink: sink, Retry: relay.RetryPolicy{MaxAttempts: 1}})
+		time.Sleep(10 * time.Second)
+		w.add(t, keyed("a"))
+		time.Sleep(time.Second)
+		down.Store(false)
+		w.add(t, keyed("b"))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n := l.Status()[0].Stats.Delivered; n != 1 {
+			t.Errorf("%d deliveries two seconds after the return of the endpoint, want 1", n)
+		}
+		l.stop(t)
+	})
+}
+
+func TestDispatcher_FromEarliestSurvivesACrashAtTheEndpointsCreation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &writer{store: &relaytest.Memory{}}
+		other := &relay.Endpoint{ID: "other", Events: patterns(t, "**"), Sink: &relaytest.Sink{}}
+		l := begin(t, w, other)
+		w.add(t, keyed("a"), keyed("b"))
+		time.Sleep(time.Second)
+		l.stop(t)
+		sink := &relaytest.Sink{}
+		ep := &relay.Endpoint{ID: "e", Events: patterns(t, "**"), FromEarliest: true, Sink: sink}
+		w.store.Inject(func(step string) error {
+			if step == "settle" {
+				return errors.New("killed")
+			}
+			return nil
+		})
+		_, err := relay.NewDispatcher(context.Background(), relay.DispatcherConfig{
+			Ledger: w.store, Feed: relay.NewFeed(), Endpoints: []*relay.Endpoint{ep, other}, Logger: quiet(),
+		}, []string{stream})
+		if err == nil {
+			t.Fatal("no error")
+		}
+		w.store.Inject(nil)
+		l = begin(t, w, ep, other)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		got := seqs(sink.Ended.All())
+		slices.Sort(got)
+		if !slices.Equal(got, []int64{1, 2}) {
+			t.Errorf("sent %v, want 1 and 2", got)
 		}
 		l.stop(t)
 	})

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -169,9 +170,10 @@ func TestDispatcher_AFailingKeyBlocksOnlyItself(t *testing.T) {
 func TestDispatcher_RetriesArePersistedAcrossRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &writer{store: &relaytest.Memory{}}
-		fail := true
+		var fail atomic.Bool
+		fail.Store(true)
 		sink := &relaytest.Sink{Script: func(context.Context, relaytest.Sent) relay.Outcome {
-			if fail {
+			if fail.Load() {
 				return failed(relay.ErrStatus5)
 			}
 			return relay.Outcome{}
@@ -181,7 +183,7 @@ func TestDispatcher_RetriesArePersistedAcrossRestarts(t *testing.T) {
 		w.add(t, keyed("a"), keyed("a"))
 		time.Sleep(time.Second)
 		l.kill(t, w.store)
-		fail = false
+		fail.Store(false)
 		l = begin(t, w, ep)
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -234,11 +236,12 @@ func TestDispatcher_WhenAnEndpointReturnsDeliveriesFollowWithinTwoSeconds(t *tes
 			synctest.Test(t, func(t *testing.T) {
 				w := &writer{store: &relaytest.Memory{}}
 				var mu sync.Mutex
-				down := true
+				var down atomic.Bool
+				down.Store(true)
 				sink := &relaytest.Sink{Script: func(context.Context, relaytest.Sent) relay.Outcome {
 					mu.Lock()
 					defer mu.Unlock()
-					if down {
+					if down.Load() {
 						return failed(class)
 					}
 					return relay.Outcome{}
@@ -253,7 +256,7 @@ func TestDispatcher_WhenAnEndpointReturnsDeliveriesFollowWithinTwoSeconds(t *tes
 					t.Errorf("%d attempts in a minute at an endpoint that is down", attempts)
 				}
 				mu.Lock()
-				down = false
+				down.Store(false)
 				mu.Unlock()
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
@@ -269,9 +272,10 @@ func TestDispatcher_WhenAnEndpointReturnsDeliveriesFollowWithinTwoSeconds(t *tes
 func TestDispatcher_GoneDisablesAndHoldsUntilEnabled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &writer{store: &relaytest.Memory{}}
-		gone := true
+		var gone atomic.Bool
+		gone.Store(true)
 		sink := &relaytest.Sink{Script: func(context.Context, relaytest.Sent) relay.Outcome {
-			if gone {
+			if gone.Load() {
 				return relay.Outcome{Result: relay.Gone, Class: relay.ErrGone, Status: 410}
 			}
 			return relay.Outcome{}
@@ -290,7 +294,7 @@ func TestDispatcher_GoneDisablesAndHoldsUntilEnabled(t *testing.T) {
 		if n := sink.Ended.Len(); n != 1 {
 			t.Fatalf("%d attempts after a restart, the endpoint is disabled", n)
 		}
-		gone = false
+		gone.Store(false)
 		if err := l.SetEnabled(context.Background(), "e", true, ""); err != nil {
 			t.Fatal(err)
 		}

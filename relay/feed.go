@@ -39,6 +39,12 @@ func (f *Feed) Open(stream string, head int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.stream(stream)
+	if head > s.head {
+		// What became visible without being published: an append of which the
+		// result was unknown.
+		close(s.wake)
+		s.wake = make(chan struct{})
+	}
 	s.head, s.floor, s.recent, s.bytes = head, head, nil, 0
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,10 +194,10 @@ func TestIngest_AnIdleDatabaseMovesTheCheckpointSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{rule("a")}}
 		in := s.open(t)
-		writes := 0
+		var writes atomic.Int64
 		s.store.Inject(func(step string) error {
 			if step == "append" {
-				writes++
+				writes.Add(1)
 			}
 			return nil
 		})
@@ -209,8 +210,8 @@ func TestIngest_AnIdleDatabaseMovesTheCheckpointSeldom(t *testing.T) {
 			}
 			time.Sleep(time.Millisecond)
 		}
-		if writes > 2 {
-			t.Errorf("%d writes in ten seconds of keepalives", writes)
+		if n := writes.Load(); n > 2 {
+			t.Errorf("%d writes in ten seconds of keepalives", n)
 		}
 		time.Sleep(15 * time.Second)
 		synctest.Wait()
