@@ -331,7 +331,7 @@ func (s *session) copyData(data []byte) error {
 // before it is durable, unless a transaction is open: then it is that
 // transaction's own.
 func (s *session) keepalive(lsn relay.LSN, reply bool) error {
-	if !s.tx.open && lsn >= s.acks.seen {
+	if !s.tx.open {
 		s.acks.sawEnd(lsn)
 		if err := s.handler.Idle(lsn); err != nil {
 			return byHandler(err)

@@ -45,10 +45,13 @@ type Dispatcher struct {
 	flushes   chan chan struct{}
 	commands  chan func(context.Context, *sync.WaitGroup, chan<- error)
 
+	reopening sync.Mutex // held while a cursor of a replay that was done is made again
+
 	mu       sync.Mutex
 	recorded map[CursorID]int64 // positions in the store
 	routed   map[string]int64
-	problem  string // why outcomes cannot be recorded, or ""
+	held     map[string]map[string]int64 // by stream and vanished endpoint, after which place its held events begin
+	problem  string                      // why outcomes cannot be recorded, or ""
 }
 
 // NewDispatcher reads the state of the endpoints from the ledger, writes down
@@ -61,6 +64,7 @@ func NewDispatcher(ctx context.Context, cfg DispatcherConfig, streams []string) 
 		flushes:  make(chan chan struct{}),
 		commands: make(chan func(context.Context, *sync.WaitGroup, chan<- error)),
 		recorded: map[CursorID]int64{},
+		held:     map[string]map[string]int64{},
 	}
 	if d.cfg.Grace == 0 {
 		d.cfg.Grace = 20 * time.Second
@@ -232,8 +236,19 @@ func (d *Dispatcher) addCursor(ctx context.Context, ep *endpoint, id CursorID, p
 func (d *Dispatcher) vanish(ctx context.Context, row *EndpointRow, states map[string]StreamState, at map[CursorID]int64, pin *Settlement) error {
 	for stream := range states {
 		id := CursorID{Endpoint: row.ID, Stream: stream}
-		if pos, hasRow := d.place(at, id); !hasRow {
+		pos, hasRow := d.place(at, id)
+		if !hasRow {
 			pin.Cursors = append(pin.Cursors, CursorState{id, pos})
+		}
+		vanished := states[stream].Head
+		if row.Status == EndpointVanished && len(row.Versions) > 0 {
+			vanished = row.Versions[len(row.Versions)-1].After[stream]
+		}
+		if pos < vanished {
+			if d.held[stream] == nil {
+				d.held[stream] = map[string]int64{}
+			}
+			d.held[stream][row.ID] = pos
 		}
 	}
 	if row.Status == EndpointVanished {
@@ -300,7 +315,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	var readers, senders, recorder sync.WaitGroup
 	for _, ep := range d.endpoints {
 		ep.start(sending, &senders)
-		for _, c := range ep.cursors {
+		ep.mu.Lock()
+		cursors := slices.Clone(ep.cursors)
+		ep.mu.Unlock()
+		for _, c := range cursors {
 			d.goRead(reading, &readers, errs, c)
 		}
 	}
@@ -455,6 +473,18 @@ func (d *Dispatcher) streams() []string {
 		ep.mu.Unlock()
 	}
 	return slices.Sorted(maps.Keys(set))
+}
+
+// Keep returns the place of the stream up to which retention may remove events:
+// what is settled, and not held for an endpoint that has vanished.
+func (d *Dispatcher) Keep(stream string) int64 {
+	to := d.Settled(stream)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, held := range d.held[stream] {
+		to = min(to, held)
+	}
+	return to
 }
 
 // Settled returns the place of the stream up to which every delivery of every

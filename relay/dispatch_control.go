@@ -31,19 +31,40 @@ func (d *Dispatcher) Retry(o *OpenDelivery) error {
 	if ep == nil {
 		return fmt.Errorf("endpoint %s: %w", o.Endpoint, ErrNotFound)
 	}
-	ep.mu.Lock()
-	defer ep.mu.Unlock()
-	for _, c := range ep.cursors {
-		if c.id == (CursorID{o.Endpoint, o.Stream, 0}) {
-			r := *o
-			r.Again, r.Replay = true, 0
-			if c.open[o.Seq] == nil {
-				c.restore(&r)
-			}
-			return nil
+	d.reopening.Lock()
+	defer d.reopening.Unlock()
+	if ep.retry(o) {
+		return nil
+	}
+	// Its replay was done. It has nothing to read, only what is open.
+	ctx := context.Background()
+	replays, err := d.cfg.Ledger.Replays(ctx)
+	if err != nil {
+		return fmt.Errorf("read the replays: %w", err)
+	}
+	for _, r := range replays {
+		if o.Replay != 0 && r.ID == o.Replay {
+			return d.addCursor(ctx, ep, o.CursorID, r.To, true, r.To)
 		}
 	}
 	return fmt.Errorf("stream %s: %w", o.Stream, ErrNotFound)
+}
+
+// retry gives the delivery to its cursor and reports whether there is one.
+func (ep *endpoint) retry(o *OpenDelivery) bool {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	for _, c := range ep.cursors {
+		if c.id == o.CursorID {
+			r := *o
+			r.Again = true
+			if c.open[o.Seq] == nil {
+				c.restore(&r)
+			}
+			return true
+		}
+	}
+	return false
 }
 
 // Replay delivers the events of a stream from one place to another again to
@@ -132,6 +153,35 @@ func (ep *endpoint) enable() {
 	close(ep.room)
 	ep.room = make(chan struct{})
 	ep.wakeAll()
+}
+
+// RemoveVanished gives up what is held for an endpoint that is no longer
+// configured, so that the log may let go of it. The caller cancels the rows of its
+// open deliveries.
+func (d *Dispatcher) RemoveVanished(ctx context.Context, id string) error {
+	i := slices.IndexFunc(d.idle, func(r EndpointRow) bool { return r.ID == id })
+	if i < 0 {
+		return fmt.Errorf("endpoint %s that is no longer in the configuration: %w", id, ErrNotFound)
+	}
+	rows, _, err := d.cfg.Ledger.Cursors(ctx)
+	if err != nil {
+		return fmt.Errorf("read the positions: %w", err)
+	}
+	s := &Settlement{}
+	for _, c := range rows {
+		if c.Endpoint == id {
+			s.Current = append(s.Current, c.CursorID)
+		}
+	}
+	if err := d.cfg.Ledger.Settle(ctx, s); err != nil {
+		return fmt.Errorf("record positions: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, held := range d.held {
+		delete(held, id)
+	}
+	return nil
 }
 
 // EndpointStatus is an endpoint as it is now.

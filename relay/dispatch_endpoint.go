@@ -235,6 +235,11 @@ func (ep *endpoint) wakeAll() {
 // beside the live ones.
 func (ep *endpoint) replayShare() int { return max(ep.maxInFlight()/8, 1) }
 
+// downShare is how many attempts may be under way by their schedule at an
+// endpoint that is down. The others are for probes: an endpoint that swallows
+// every attempt until its deadline would not be looked at before that.
+func (ep *endpoint) downShare() int { return max(ep.maxInFlight()/2, 1) }
+
 // pick returns the next delivery to attempt, or nil when there is none that
 // may be sent now.
 func (ep *endpoint) pick() *item {
@@ -251,7 +256,7 @@ func (ep *endpoint) pick() *item {
 		return ep.blocker
 	}
 	live = live && ep.blocker == nil
-	if live && ep.retries.len() > 0 {
+	if live && ep.retries.len() > 0 && (!ep.health.down || ep.sending < ep.downShare()) {
 		ep.sending++
 		return ep.retries.pop()
 	}

@@ -416,3 +416,27 @@ func TestDispatcher_FromEarliestSurvivesACrashAtTheEndpointsCreation(t *testing.
 		l.stop(t)
 	})
 }
+
+func TestDispatcher_TheLogKeepsWhatIsHeldForAVanishedEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &writer{store: &relaytest.Memory{}}
+		sink := &relaytest.Sink{Script: func(context.Context, relaytest.Sent) relay.Outcome { return failed(relay.ErrConnect) }}
+		ep := &relay.Endpoint{ID: "e", Events: patterns(t, "**"), Sink: sink}
+		other := &relay.Endpoint{ID: "other", Events: patterns(t, "**"), Sink: &relaytest.Sink{}}
+		l := begin(t, w, ep, other)
+		w.add(t, keyed("a"))
+		time.Sleep(time.Second)
+		for range 10 {
+			w.add(t, keyed("b"))
+		}
+		time.Sleep(time.Second)
+		l.stop(t)
+		l = begin(t, w, other)
+		w.add(t, keyed("c"))
+		time.Sleep(time.Second)
+		if keep := l.Keep(stream); keep > 1 {
+			t.Errorf("retention may remove up to %d, and 2 to 11 are held for an endpoint that has vanished", keep)
+		}
+		l.stop(t)
+	})
+}

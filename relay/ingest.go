@@ -358,9 +358,12 @@ func (in *Ingest) single(c *Change) error {
 	return nil
 }
 
-// judge passes the change through its rules and gathers what they make.
+// judge passes the change through its rules and gathers what they make. Also
+// when one of them stops the source the others are asked: what was gathered may
+// be stored as far as this change, and is then continued after it.
 func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 	in.stats.Changes.Add(1)
+	var stop error
 	for _, b := range in.programs.of(c) {
 		rule := in.cfg.Rules.rules[b.rule]
 		stats := &in.cfg.Rules.stats[b.rule]
@@ -382,7 +385,7 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 			stats.inRow++
 			in.fail(c, rule, f, at, err)
 			if in.cfg.MaxFailures > 0 && stats.inRow >= in.cfg.MaxFailures {
-				return &RuleFailedError{Rule: rule.Name, Times: stats.inRow, LSN: c.LSN, Err: err}
+				stop = &RuleFailedError{Rule: rule.Name, Times: stats.inRow, LSN: c.LSN, Err: err}
 			}
 			continue
 		}
@@ -395,7 +398,7 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 		in.add(c, rule, f, at, *index)
 		*index++
 	}
-	return nil
+	return stop
 }
 
 // add gathers the event of the draft.

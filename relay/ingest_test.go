@@ -405,3 +405,60 @@ func randomIngest(t *testing.T, seed uint64) {
 		t.Errorf("head %d, tail %d in the end", st.Head, st.Tail)
 	}
 }
+
+func TestIngest_AChangeAtWhichARuleStopsTheSourceIsJudgedByTheOtherRules(t *testing.T) {
+	failing, good := rule("a"), rule("b")
+	failing.Bind = func(*relay.Relation) (relay.Program, error) {
+		return progFunc(func(*relay.Change, *relay.Draft) (bool, error) { return false, errors.New("no") }), nil
+	}
+	good.Bind = func(*relay.Relation) (relay.Program, error) {
+		return progFunc(func(c *relay.Change, d *relay.Draft) (bool, error) {
+			d.Data = append(append(append(d.Data, '"'), c.New[0].Text[:4]...), '"')
+			return true, nil
+		}), nil
+	}
+	x := &tx{Tx: relay.Tx{XID: 1, CommitLSN: 100, CommitTime: 1}, end: 101}
+	for i := range 30 {
+		x.rows = append(x.rows, fmt.Sprintf("%04d%s", i, strings.Repeat("x", 60000)))
+	}
+	run := func(s *source, max int) error {
+		in := s.open(t)
+		st, _ := s.store.SourceState(context.Background(), "shop")
+		in, err := relay.NewIngest(context.Background(), relay.IngestConfig{
+			Stream: "shop", Source: "shop", SystemID: 7, Rules: relay.NewRuleSet("shop", s.rules),
+			Log: s.store, Feed: s.feed, Logger: quiet(), MaxFailures: max,
+		}, st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- in.Run(ctx) }()
+		stop := forever
+		err = send(in, x, &stop)
+		cancel()
+		<-done
+		return err
+	}
+	// One of these stops at the change that fills a chunk.
+	for max := 2; max < 25; max++ {
+		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{failing, good}}
+		if err := run(s, max); err == nil {
+			t.Fatal("the rule fails without end and the source goes on")
+		}
+		// Somebody allows it to fail, which does not change the rules.
+		if err := run(s, -1); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]bool{}
+		for _, e := range logged(t, s.store) {
+			_, data, _ := strings.Cut(e, " ")
+			got[data[1:5]] = true
+		}
+		for i := range x.rows {
+			if !got[fmt.Sprintf("%04d", i)] {
+				t.Errorf("stopped at change %d: the event of rule b of change %d is lost", max-1, i)
+			}
+		}
+	}
+}

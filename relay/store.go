@@ -242,7 +242,8 @@ type Ledger interface {
 	// Endpoints returns all endpoints; PutEndpoint writes one durably.
 	Endpoints(ctx context.Context) ([]EndpointRow, error)
 	PutEndpoint(ctx context.Context, e *EndpointRow) error
-	// Replays returns those that are not done; StartReplay adds one for the
+	// Replays returns those that are not done (a retry of a dead delivery of one
+	// that was done makes it one that is not); StartReplay adds one for the
 	// endpoint and sets its ID.
 	Replays(ctx context.Context) ([]Replay, error)
 	StartReplay(ctx context.Context, r *Replay) error

@@ -13,9 +13,9 @@ import (
 func (p *program) endpointsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "endpoints",
-		Short: "Look at endpoints, disable and enable them",
+		Short: "Look at endpoints, disable, enable and remove them",
 	}
-	cmd.AddCommand(p.endpointsListCommand(), p.endpointsEnableCommand(), p.endpointsDisableCommand())
+	cmd.AddCommand(p.endpointsListCommand(), p.endpointsEnableCommand(), p.endpointsDisableCommand(), p.endpointsRemoveCommand())
 	return cmd
 }
 
@@ -95,6 +95,36 @@ bounds of the log, until it is enabled.`,
 	}
 	t.flags(cmd)
 	cmd.Flags().StringVar(&reason, "reason", "disabled by a person", "what status says of it")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (p *program) endpointsRemoveCommand() *cobra.Command {
+	var t target
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "remove NAME",
+		Short: "Give up what is held for an endpoint that the configuration no longer has",
+		Long: `Remove cancels the open deliveries of an endpoint whose sink block was taken out
+of the configuration. Until then they are held, and the log keeps their events,
+so that they are delivered when the block comes back.`,
+		Example: `  rowhook endpoints remove old-billing`,
+		Args:    exactArgs("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.action(cmd, &t, func(ctx context.Context, b backend) error {
+				res, err := b.RemoveEndpoint(ctx, &api.EndpointRequest{Name: args[0]})
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return p.printJSON(res)
+				}
+				fmt.Fprintf(p.stdout, "%s is removed, %s cancelled\n", printable(res.Name), plural(res.Cancelled, "delivery", "deliveries"))
+				return nil
+			})
+		},
+	}
+	t.flags(cmd)
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }

@@ -165,6 +165,11 @@ func (f *fake) Retry(_ context.Context, req *api.RetryRequest) (*api.RetryRespon
 	return &api.RetryResponse{Retried: 3}, nil
 }
 
+func (f *fake) RemoveEndpoint(_ context.Context, req *api.EndpointRequest) (*api.RemoveResponse, error) {
+	f.note("remove endpoint", req)
+	return &api.RemoveResponse{Name: req.Name, Cancelled: 3}, nil
+}
+
 func (f *fake) RetryFailures(_ context.Context, req *api.RetryFailuresRequest) (*api.RetryFailuresResponse, error) {
 	f.note("retry failures", req)
 	if req.ID != 0 {

@@ -40,6 +40,7 @@ type Reads interface {
 type Changes interface {
 	Retry(context.Context, *api.RetryRequest) (*api.RetryResponse, error)
 	RetryFailures(context.Context, *api.RetryFailuresRequest) (*api.RetryFailuresResponse, error)
+	RemoveEndpoint(context.Context, *api.EndpointRequest) (*api.RemoveResponse, error)
 	EnableEndpoint(context.Context, *api.EndpointRequest) (*api.Endpoint, error)
 	DisableEndpoint(context.Context, *api.EndpointRequest) (*api.Endpoint, error)
 	ResetCheckpoint(context.Context, *api.ResetRequest) (*api.ResetResponse, error)
@@ -62,6 +63,7 @@ func (s *Server) routeCalls(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/checkpoints/list", read(s, a.Checkpoints))
 	mux.HandleFunc("POST /v1/events/retry-failures", change(s, "retry failed changes", a.RetryFailures))
 	mux.HandleFunc("POST /v1/deliveries/retry", change(s, "retry deliveries", a.Retry))
+	mux.HandleFunc("POST /v1/endpoints/remove", change(s, "remove endpoint", a.RemoveEndpoint))
 	mux.HandleFunc("POST /v1/endpoints/enable", change(s, "enable endpoint", a.EnableEndpoint))
 	mux.HandleFunc("POST /v1/endpoints/disable", change(s, "disable endpoint", a.DisableEndpoint))
 	mux.HandleFunc("POST /v1/checkpoints/reset", change(s, "reset checkpoint", a.ResetCheckpoint))

@@ -37,6 +37,10 @@ func (a *actions) Status(ctx context.Context, _ *api.StatusRequest) (*api.Status
 	return a.status(ctx)
 }
 
+func (a *actions) RemoveEndpoint(context.Context, *api.EndpointRequest) (*api.RemoveResponse, error) {
+	return &api.RemoveResponse{}, nil
+}
+
 func (a *actions) RetryFailures(context.Context, *api.RetryFailuresRequest) (*api.RetryFailuresResponse, error) {
 	return &api.RetryFailuresResponse{Events: []string{}}, nil
 }
@@ -92,7 +96,7 @@ func TestPublicServesNothingThatShowsOrChangesAnything(t *testing.T) {
 	s := &admin.Server{Actions: streaming()}
 	for _, call := range []string{
 		"events/list", "events/show", "events/failures", "events/retry-failures", "deliveries/list", "deliveries/show", "deliveries/retry", "endpoints/list",
-		"endpoints/enable", "endpoints/disable", "checkpoints/list", "checkpoints/reset", "sources/drop", "backup",
+		"endpoints/remove", "endpoints/enable", "endpoints/disable", "checkpoints/list", "checkpoints/reset", "sources/drop", "backup",
 	} {
 		w := ask(s.Public(), "POST", "/v1/"+call, "{}")
 		if p := problemOf(t, w); p.Code != api.CodeNotFound {

@@ -148,6 +148,11 @@ func (c *Client) Endpoints(ctx context.Context, req *EndpointsRequest) (*Endpoin
 	return call[Endpoints](ctx, c, http.MethodPost, "/v1/endpoints/list", req)
 }
 
+// RemoveEndpoint gives up what is held for an endpoint that has vanished.
+func (c *Client) RemoveEndpoint(ctx context.Context, req *EndpointRequest) (*RemoveResponse, error) {
+	return call[RemoveResponse](ctx, c, http.MethodPost, "/v1/endpoints/remove", req)
+}
+
 // EnableEndpoint makes a disabled endpoint active; held deliveries go first.
 func (c *Client) EnableEndpoint(ctx context.Context, req *EndpointRequest) (*Endpoint, error) {
 	return call[Endpoint](ctx, c, http.MethodPost, "/v1/endpoints/enable", req)

@@ -216,6 +216,12 @@ type EndpointRequest struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// RemoveResponse says how many open deliveries of the endpoint were cancelled.
+type RemoveResponse struct {
+	Name      string `json:"name"`
+	Cancelled int64  `json:"cancelled"`
+}
+
 // CheckpointsRequest asks for the checkpoint of a source, or of all.
 type CheckpointsRequest struct {
 	Source string `json:"source,omitempty"`

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/rowhook/rowhook/cdc"
+	"github.com/rowhook/rowhook/config"
 	"github.com/rowhook/rowhook/relay"
 	"github.com/rowhook/rowhook/relay/admin"
 	"github.com/rowhook/rowhook/relay/api"
@@ -108,6 +110,22 @@ func (d *Daemon) EnableEndpoint(ctx context.Context, req *api.EndpointRequest) (
 // DisableEndpoint implements admin.Changes.
 func (d *Daemon) DisableEndpoint(ctx context.Context, req *api.EndpointRequest) (*api.Endpoint, error) {
 	return d.setEnabled(ctx, req, false)
+}
+
+// RemoveEndpoint implements admin.Changes.
+func (d *Daemon) RemoveEndpoint(ctx context.Context, req *api.EndpointRequest) (*api.RemoveResponse, error) {
+	if slices.ContainsFunc(d.o.Config.Sinks, func(s config.Sink) bool { return s.Endpoint.ID == req.Name }) {
+		return nil, errConfigured(req.Name)
+	}
+	n, err := d.store.CancelEndpoint(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &api.RemoveResponse{Name: req.Name, Cancelled: n}, d.dispatcher.RemoveVanished(ctx, req.Name)
+}
+
+func errConfigured(name string) error {
+	return api.Errorf(api.CodeConflict, "endpoint %s is in the configuration: take its sink block out, and start the daemon again, or disable it", name)
 }
 
 func parseReset(req *api.ResetRequest) (relay.Reset, error) {

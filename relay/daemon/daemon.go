@@ -301,7 +301,7 @@ func (d *Daemon) trim(ctx context.Context, limits relay.RetentionLimits, over bo
 		return err
 	}
 	for name := range states {
-		keep[name] = d.dispatcher.Settled(name)
+		keep[name] = d.dispatcher.Keep(name)
 	}
 	if _, err := d.store.Trim(ctx, limits, keep); err != nil {
 		return err

@@ -101,6 +101,37 @@ func (o *Offline) DisableEndpoint(ctx context.Context, req *api.EndpointRequest)
 	return o.setEnabled(ctx, req, relay.EndpointDisabled, reason)
 }
 
+// RemoveEndpoint implements admin.Changes. Only a daemon that has read the
+// configuration knows which endpoints have vanished.
+func (o *Offline) RemoveEndpoint(ctx context.Context, req *api.EndpointRequest) (*api.RemoveResponse, error) {
+	rows, err := o.store.Endpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(rows, func(r relay.EndpointRow) bool { return r.ID == req.Name })
+	if i < 0 {
+		return nil, fmt.Errorf("endpoint %s: %w", req.Name, relay.ErrNotFound)
+	}
+	if rows[i].Status != relay.EndpointVanished {
+		return nil, errConfigured(req.Name)
+	}
+	n, err := o.store.CancelEndpoint(ctx, req.Name)
+	if err != nil {
+		return nil, err
+	}
+	cursors, _, err := o.store.Cursors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &relay.Settlement{}
+	for _, c := range cursors {
+		if c.Endpoint == req.Name {
+			s.Current = append(s.Current, c.CursorID)
+		}
+	}
+	return &api.RemoveResponse{Name: req.Name, Cancelled: n}, o.store.Settle(ctx, s)
+}
+
 // ResetCheckpoint implements admin.Changes: the reset is decided and applied at
 // the next start, when server and slot can be seen.
 func (o *Offline) ResetCheckpoint(ctx context.Context, req *api.ResetRequest) (*api.ResetResponse, error) {

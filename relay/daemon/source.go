@@ -307,7 +307,11 @@ func (s *source) session(ctx context.Context) error {
 	defer release()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { s.watch(watch, unwatch) })
+	sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+	if err != nil {
+		return err
+	}
+	wg.Go(func() { s.watch(watch, unwatch, sv.Publication) })
 	s.log.Info("streaming", "slot", s.cfg.Slot, "lsn", start.LSN.String(), "generation", start.Generation)
 	s.mu.Lock()
 	s.ran = true
@@ -355,9 +359,27 @@ func (h *handler) Idle(lsn relay.LSN) error {
 	return h.Ingest.Idle(lsn)
 }
 
-// Full implements cdc.Handler.
-func (h *handler) Full() <-chan struct{} {
+// Begin implements cdc.Handler.
+func (h *handler) Begin(tx *relay.Tx) error {
 	h.note()
+	return h.Ingest.Begin(tx)
+}
+
+// Change implements cdc.Handler.
+func (h *handler) Change(c *relay.Change) error {
+	h.note()
+	return h.Ingest.Change(c)
+}
+
+// Commit implements cdc.Handler.
+func (h *handler) Commit(tx *relay.Tx, end relay.LSN) error {
+	h.note()
+	return h.Ingest.Commit(tx, end)
+}
+
+// Full implements cdc.Handler. It is no sign of life: the stream also asks when
+// it wakes up to look at the clock.
+func (h *handler) Full() <-chan struct{} {
 	if c := h.stopped.Load(); c != nil {
 		return *c
 	}
@@ -371,7 +393,7 @@ func (h *handler) stop() {
 
 // watch looks at slot and publication from time to time, for the status and to
 // notice what the stream itself does not say.
-func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc) {
+func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, had *cdc.PublicationState) {
 	tick := time.NewTicker(inspectInterval)
 	defer tick.Stop()
 	for {
@@ -394,7 +416,34 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc) {
 			})
 			return
 		}
+		if gone := missing(s.rules, had, sv.Publication); gone != "" {
+			stop(&cdc.SetupError{
+				Summary: fmt.Sprintf("publication %s does not have the table %s any more", s.cfg.Publication, gone),
+				Detail: "it was dropped from it, or dropped and made again. Changes made without it are not sent. " +
+					"Start the daemon again, which adds it where it manages the publication, and deliver what was changed meanwhile with a backfill",
+			})
+			return
+		}
+		had = sv.Publication
 	}
+}
+
+// missing returns a table of the rules that the publication had and has not any
+// more, or "".
+func missing(rules *relay.RuleSet, had, has *cdc.PublicationState) string {
+	if had == nil || has == nil {
+		return ""
+	}
+	in := func(p *cdc.PublicationState, name relay.TableName) bool {
+		return slices.ContainsFunc(p.Tables, func(t cdc.PublishedTable) bool { return t.TableName == name })
+	}
+	tables, _ := rules.Tables()
+	for _, t := range tables {
+		if in(had, t) && !in(has, t) {
+			return t.String()
+		}
+	}
+	return ""
 }
 
 // start decides how to begin, does what that asks for, and returns the state

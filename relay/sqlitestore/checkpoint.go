@@ -21,6 +21,7 @@ type checkpointer struct {
 	db    *sql.DB
 	dirty atomic.Bool // something was committed since the last checkpoint
 	quit  chan struct{}
+	mu    sync.Mutex // held by a checkpoint, here or of the writer
 	done  sync.WaitGroup
 }
 
@@ -50,7 +51,10 @@ func (c *checkpointer) run() {
 		}
 		// A failure does no harm: the -wal holds everything, and the next
 		// checkpoint tries again.
-		if _, err := c.db.ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+		c.mu.Lock()
+		_, err := c.db.ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)")
+		c.mu.Unlock()
+		if err != nil {
 			c.store.log.Debug("checkpoint of the store", "err", err)
 		}
 	}

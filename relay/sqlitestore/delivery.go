@@ -113,6 +113,8 @@ WHERE s.name = ?2 AND s.trimmed < d.seq`
 	sqlRetryDead = `
 UPDATE deliveries SET state = 'retrying', again = 1, next_at = ?1, updated_at = ?1
 WHERE state = 'dead' AND cursor_id = ?2 AND seq = ?3`
+	sqlReopenReplay = `UPDATE replays SET done = 0 WHERE id = ? AND done = 1`
+	sqlReopenCursor = `UPDATE cursors SET position = (SELECT last FROM replays WHERE id = ?2) WHERE id = ?1`
 	sqlRetryAllDead = `
 UPDATE deliveries SET state = 'retrying', again = 1, next_at = ?1, updated_at = ?1
 WHERE state = 'dead' AND cursor_id IN (SELECT id FROM cursors WHERE endpoint = ?2)
@@ -138,7 +140,14 @@ func (s *Store) RetryDead(ctx context.Context, ref relay.DeliveryRef, now time.T
 			return err
 		}
 		d.State, d.Again, d.NextAt, d.UpdatedAt = relay.StateRetrying, true, now.UnixMicro(), now.UnixMicro()
-		_, err = w.conn.exec(sqlRetryDead, d.NextAt, id, ref.Seq)
+		if _, err = w.conn.exec(sqlRetryDead, d.NextAt, id, ref.Seq); err != nil || ref.Replay == 0 {
+			return err
+		}
+		// A replay that was done is not any more, and has nothing left to read.
+		n, err := w.conn.exec(sqlReopenReplay, ref.Replay)
+		if err == nil && n > 0 {
+			_, err = w.conn.exec(sqlReopenCursor, id, ref.Replay)
+		}
 		return err
 	})
 	if err != nil {

@@ -334,6 +334,8 @@ func (w *writer) emptyWAL() {
 		return
 	}
 	w.emptied = true
+	w.store.checkpoints.mu.Lock()
+	defer w.store.checkpoints.mu.Unlock()
 	for _, text := range []string{
 		"PRAGMA busy_timeout = 250",
 		"PRAGMA wal_checkpoint(TRUNCATE)",
