@@ -41,6 +41,7 @@ func TestDelivery(t *testing.T) {
 		{"a full log that expires keeps what the dead deliveries were", fullLogExpires},
 		{"an endpoint that refuses leaves all else alone and is served within two seconds of its return", deadEndpointRefuses},
 		{"an endpoint that hangs leaves all else alone and is served within two seconds of its return", deadEndpointHangs},
+		{"an endpoint that swallows all that may be under way is served within two seconds of its return", deadEndpointSwallows},
 		{"a slow key does not hold others, and keeps its own order", slowKey},
 		{"the retry schedule outlives a crash", retryOutlivesCrash},
 		{"retry-after holds the endpoint", retryAfter},
@@ -844,4 +845,19 @@ func fullLogExpires(t *testing.T, cluster *postgres.Cluster, db string) {
 		}
 		return nil
 	})
+}
+
+// Every attempt that is allowed at once hangs, and hangs for much longer than two seconds.
+func deadEndpointSwallows(t *testing.T, cluster *postgres.Cluster, db string) {
+	hook, other := harness.NewReceiver(t), harness.NewReceiver(t)
+	other.Handle(func(*harness.Request) harness.Reply { return harness.Reply{Fault: harness.Hang} })
+	s := newShop(t, cluster, db, shopOptions{sinks: sinkTo("hook", hook.URL) +
+		sinkTo("other", other.URL, `timeout = "6s"`, "max_in_flight = 30", "retry {\n initial = \"100ms\"\n max = \"100ms\"\n max_attempts = 500\n}")})
+	s.hook = hook
+	s.d.StartReady()
+	leavesAlone(s, 1, 60)
+	other.WaitRequests(45) // the first 30 have timed out, and the next hang
+	other.Handle(harness.OK)
+	since := time.Now()
+	back(t, other, since)
 }

@@ -315,12 +315,14 @@ func (ep *endpoint) send(it *item, attempt int, outside bool) Outcome {
 	e := &it.event
 	if !it.loaded {
 		loaded, err := ep.load(it)
-		switch {
-		case err != nil && ep.ctx.Err() != nil:
-			return Outcome{Result: Cut, Class: ErrShutdown}
-		case err != nil:
-			return Outcome{Result: Failed, Class: ErrPayload, Err: "log cannot be read: " + err.Error()}
-		case loaded == nil:
+		for err != nil {
+			ep.log.Error("log cannot be read", "event_id", e.ID, "err", err)
+			if !pause(ep.ctx, time.Second) {
+				return Outcome{Result: Cut, Class: ErrShutdown}
+			}
+			loaded, err = ep.load(it)
+		}
+		if loaded == nil {
 			return Outcome{Result: Rejected, Class: ErrPayload, Err: "the event is no longer in the log"}
 		}
 		e = loaded
