@@ -24,6 +24,9 @@ func (d *Dispatcher) do(ctx context.Context, f func(ctx context.Context, wg *syn
 	}
 }
 
+// Serves reports whether the endpoint is configured.
+func (d *Dispatcher) Serves(id string) bool { return d.endpoint(id) != nil }
+
 // Retry makes another attempt of a delivery that the ledger has just turned
 // from dead to retrying. It is outside the order promise.
 func (d *Dispatcher) Retry(o *OpenDelivery) error {
@@ -134,7 +137,8 @@ func (d *Dispatcher) SetEnabled(ctx context.Context, id string, enabled bool, re
 
 // enable lets the deliveries go that were held.
 func (ep *endpoint) enable() {
-	ep.disabled, ep.disabling = "", false
+	ep.disabled, ep.disabling, ep.pausedUntil = "", false, 0
+	ep.kickClock()
 	for _, c := range ep.cursors {
 		var held []*item
 		for _, it := range c.open {

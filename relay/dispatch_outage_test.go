@@ -440,3 +440,34 @@ func TestDispatcher_TheLogKeepsWhatIsHeldForAVanishedEndpoint(t *testing.T) {
 		l.stop(t)
 	})
 }
+
+func TestDispatcher_AnEndpointThatWasDownIsProbedAtOnceWhenItIsEnabled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &writer{store: &relaytest.Memory{}}
+		var down atomic.Bool
+		down.Store(true)
+		sink := &relaytest.Sink{Script: func(context.Context, relaytest.Sent) relay.Outcome {
+			if down.Load() {
+				return failed(relay.ErrConnect)
+			}
+			return relay.Outcome{}
+		}}
+		l := begin(t, w, &relay.Endpoint{ID: "e", Events: patterns(t, "**"), Sink: sink, Retry: relay.RetryPolicy{Initial: time.Hour}})
+		w.add(t, keyed("a"), keyed("b"))
+		time.Sleep(time.Second)
+		if err := l.SetEnabled(context.Background(), "e", false, "moving"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10*time.Minute + 10*time.Second)
+		down.Store(false)
+		if err := l.SetEnabled(context.Background(), "e", true, ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n := l.Status()[0].Stats.Delivered; n != 2 {
+			t.Errorf("%d deliveries two seconds after the endpoint was enabled, want 2", n)
+		}
+		l.stop(t)
+	})
+}

@@ -62,6 +62,9 @@ func (d *Daemon) Retry(ctx context.Context, req *api.RetryRequest) (*api.RetryRe
 	}
 	res := &api.RetryResponse{}
 	for _, ref := range refs {
+		if !d.dispatcher.Serves(ref.Endpoint) {
+			return nil, api.Errorf(api.CodeConflict, "endpoint %s is no longer in the configuration: its deliveries are held", ref.Endpoint)
+		}
 		row, err := d.store.RetryDead(ctx, ref, time.Now())
 		if errors.Is(err, relay.ErrNotFound) && req.AllDead {
 			continue
@@ -307,6 +310,15 @@ func (d *Daemon) DropSource(ctx context.Context, req *api.DropRequest) (*api.Dro
 	s.mu.Unlock()
 	if restart != nil {
 		restart()
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case <-s.ended: // nothing of the session is written after this
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	res, err := dropSource(ctx, d.store, s.cfg.URL, s.cfg.Name, s.cfg.Slot, s.cfg.Publication, s.cfg.Manage)
 	if err == nil {

@@ -57,6 +57,7 @@ type source struct {
 	wake          chan struct{}      // a stopped source is to start again
 	ran           bool               // it has streamed since the process began
 	dropped       bool               // by source drop: it stays stopped
+	ended         chan struct{}      // closed when a dropped source has ended
 }
 
 type resetAnswer struct {
@@ -68,7 +69,7 @@ func newSource(ctx context.Context, d *Daemon, cfg *config.Source) (*source, err
 	s := &source{
 		d: d, cfg: cfg, rules: relay.NewRuleSet(cfg.Name, d.o.Config.Rules),
 		log:   d.log.With("source", cfg.Name),
-		state: api.SourceStarting, since: time.Now(), wake: make(chan struct{}, 1),
+		state: api.SourceStarting, since: time.Now(), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	gaps, err := d.store.Gaps(ctx, cfg.Name)
 	if err != nil {
@@ -161,21 +162,22 @@ func (s *source) run(ctx context.Context) error {
 		session, cancel := context.WithCancel(ctx)
 		s.mu.Lock()
 		s.restart = cancel
+		dropped := s.dropped
 		s.mu.Unlock()
+		if dropped {
+			cancel()
+			s.setState(api.SourceStopped, "its slot and publication were dropped")
+			close(s.ended)
+			<-ctx.Done()
+			return nil
+		}
 		began := time.Now()
 		err := s.session(session)
 		restarted := session.Err() != nil
 		cancel()
-		s.mu.Lock()
-		dropped := s.dropped
-		s.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // told to stop: what broke is of no interest
-		case dropped:
-			s.setState(api.SourceStopped, "its slot and publication were dropped")
-			<-ctx.Done()
-			return nil
 		case restarted:
 			continue
 		case err == nil:
