@@ -738,7 +738,7 @@ type RuleFailedError struct {
 }
 
 func (e *RuleFailedError) Error() string {
-	return fmt.Sprintf("rule %q failed on %d changes in a row, the last at %s: %v", e.Rule, e.Times, e.LSN, e.Err)
+	return fmt.Sprintf("rule %q failed on %d changes in a row (max_rule_failures), the last at %s: %v. Correct the rule and start again", e.Rule, e.Times, e.LSN, e.Err)
 }
 
 func (e *RuleFailedError) Unwrap() error { return e.Err }

@@ -94,6 +94,13 @@ func (r Reset) String() string {
 	return b.String()
 }
 
+func (r Reset) target() string {
+	if r.Word != "" {
+		return r.Word
+	}
+	return r.To.String()
+}
+
 // StartAction is what has to be done to the slot before streaming.
 type StartAction int
 
@@ -392,7 +399,11 @@ func (s *starter) reset(r *Reset) (*StartPlan, error) {
 	}
 	if !usable {
 		if s.slot == nil && !s.known() {
-			return s.first()
+			plan, err := s.first()
+			if err == nil {
+				plan.Notes = append(plan.Notes, "there is neither a checkpoint nor a slot yet: the reset to "+r.target()+" has nothing to go back to, and the source begins with what comes now")
+			}
+			return plan, err
 		}
 		if s.slot == nil {
 			return nil, s.refuse(RefuseReset, "Start once with "+s.flag(ResetNow)+".",

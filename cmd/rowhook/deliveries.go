@@ -174,9 +174,9 @@ func (p *program) deliveriesRetryCommand() *cobra.Command {
 		Use:   "retry [EVENT] --endpoint NAME",
 		Short: "Try dead deliveries again",
 		Long: `Retry makes a dead delivery, or all dead deliveries of an endpoint, be tried
-again with a fresh set of attempts. They carry the same webhook-id, are outside
-the order promise and do not delay other deliveries. When no daemon runs they
-are tried once it does.`,
+once more; one that had attempts left goes on with them. They carry the same
+webhook-id, are outside the order promise and do not delay other deliveries.
+When no daemon runs they are tried once it does.`,
 		Example: `  rowhook deliveries retry evt_00000000ee5dg3l2k8m0d0nn1ujag5qp --endpoint billing
   rowhook deliveries retry --endpoint billing --all-dead`,
 		Args: func(cmd *cobra.Command, args []string) error {
