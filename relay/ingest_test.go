@@ -422,7 +422,7 @@ func TestIngest_AChangeAtWhichARuleStopsTheSourceIsJudgedByTheOtherRules(t *test
 		x.rows = append(x.rows, fmt.Sprintf("%04d%s", i, strings.Repeat("x", 60000)))
 	}
 	run := func(s *source, max int) error {
-		in := s.open(t)
+		s.open(t) // makes the source known
 		st, _ := s.store.SourceState(context.Background(), "shop")
 		in, err := relay.NewIngest(context.Background(), relay.IngestConfig{
 			Stream: "shop", Source: "shop", SystemID: 7, Rules: relay.NewRuleSet("shop", s.rules),
@@ -437,8 +437,7 @@ func TestIngest_AChangeAtWhichARuleStopsTheSourceIsJudgedByTheOtherRules(t *test
 		stop := forever
 		err = send(in, x, &stop)
 		cancel()
-		<-done
-		return err
+		return errors.Join(err, <-done)
 	}
 	// One of these stops at the change that fills a chunk.
 	for max := 2; max < 25; max++ {
