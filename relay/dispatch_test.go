@@ -462,6 +462,7 @@ func randomWorld(t *testing.T, seed uint64) {
 		Retry: relay.RetryPolicy{MaxAttempts: attempts, Initial: 300 * time.Millisecond, Max: 2 * time.Second},
 	}
 	keys := map[int64][]string{}
+	recorded := map[int64]int{} // the life after which the store had it as settled
 	for life := range 4 {
 		mu.Lock()
 		lifeNo = life
@@ -487,6 +488,11 @@ func randomWorld(t *testing.T, seed uint64) {
 		if life < 3 {
 			time.Sleep(time.Duration(rnd.IntN(1000)) * time.Millisecond)
 			l.kill(t, w.store)
+			for seq := range recordedAt(t, w.store, w.seq) {
+				if _, ok := recorded[seq]; !ok {
+					recorded[seq] = life
+				}
+			}
 			continue
 		}
 		time.Sleep(10 * time.Minute)
@@ -498,7 +504,48 @@ func randomWorld(t *testing.T, seed uint64) {
 		}
 		l.stop(t)
 	}
+	for _, s := range log {
+		if after, ok := recorded[s.Seq]; ok && s.life > after {
+			t.Errorf("event %d came again in life %d, and its outcome was stored in life %d", s.Seq, s.life, after)
+		}
+	}
 	checkWorld(t, log, keys, w.seq, policy)
+}
+
+// recordedAt returns the places that the store has as settled.
+func recordedAt(t *testing.T, store *relaytest.Memory, last int64) map[int64]bool {
+	t.Helper()
+	ctx := context.Background()
+	id := relay.CursorID{Endpoint: "e", Stream: stream}
+	rows, routed, err := store.Cursors(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pos := routed[stream]
+	for _, r := range rows {
+		if r.CursorID == id {
+			pos = r.Position
+		}
+	}
+	out := map[int64]bool{}
+	for seq := int64(1); seq <= min(pos, last); seq++ {
+		out[seq] = true
+	}
+	above, err := store.SettledAfter(ctx, id, pos)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, seq := range above {
+		out[seq] = true
+	}
+	open, err := store.OpenDeliveries(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range open {
+		delete(out, o.Seq)
+	}
+	return out
 }
 
 func checkWorld(t *testing.T, log []sentIn, keys map[int64][]string, last int64, policy relay.OnFailure) {
