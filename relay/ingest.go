@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/cenkalti/backoff/v4"
 )
 
 const (
@@ -82,12 +80,6 @@ type Ingest struct {
 	marks []mark
 }
 
-// mark says which checkpoint was stored together with which head.
-type mark struct {
-	head int64
-	lsn  LSN
-}
-
 // IngestStats counts what passed, for status and metrics.
 type IngestStats struct {
 	Transactions, Changes, Events atomic.Int64
@@ -100,21 +92,6 @@ type IngestStats struct {
 	StoreError  atomic.Pointer[string]
 	// AppendMicros sums the time appends took, Appends counts them.
 	AppendMicros, Appends atomic.Int64
-}
-
-// pending is what has been gathered and not yet handed to the store.
-type pending struct {
-	builder  BlockBuilder
-	blocks   []*Block
-	bytes    int
-	failures []Failure
-	discard  bool
-	// tail is the last place given out, head the last one of a complete
-	// transaction.
-	tail, head int64
-	// lsn is the position after the last complete transaction, 0 when it did
-	// not move.
-	lsn LSN
 }
 
 // openTx is the transaction being read.
@@ -192,25 +169,6 @@ func (in *Ingest) Durable() LSN {
 
 // Checkpoint returns the position up to which everything is in the log.
 func (in *Ingest) Checkpoint() LSN { return LSN(in.durable.Load()) }
-
-// addMark keeps a mark. Where there are very many, every other one goes: then
-// positions are confirmed in larger steps.
-func (in *Ingest) addMark(m mark) {
-	if in.cfg.Settled == nil {
-		return
-	}
-	if n := len(in.marks); n > 0 && in.marks[n-1].head == m.head {
-		in.marks[n-1] = m
-		return
-	}
-	if len(in.marks) > 4096 {
-		for i := range len(in.marks) / 2 {
-			in.marks[i] = in.marks[2*i]
-		}
-		in.marks = in.marks[:len(in.marks)/2]
-	}
-	in.marks = append(in.marks, m)
-}
 
 // Full returns nil when there is room for more, else a channel that is closed
 // when there is again.
@@ -516,204 +474,6 @@ func (in *Ingest) kick() {
 	select {
 	case in.wake <- struct{}{}:
 	default:
-	}
-}
-
-func (p *pending) closeBlock() {
-	if b := p.builder.Finish(); b != nil {
-		p.blocks = append(p.blocks, b)
-		p.bytes += len(b.Data)
-	}
-}
-
-// split closes the block under way and returns the blocks of complete
-// transactions and those of the open one.
-func (p *pending) split() (complete, open []*Block) {
-	p.closeBlock()
-	for i, b := range p.blocks {
-		if b.Last <= p.head {
-			complete = append(complete, b)
-			continue
-		}
-		if b.First > p.head {
-			return complete, p.blocks[i:]
-		}
-		var before, after BlockBuilder
-		r := b.Reader()
-		for e := (Event{}); r.Next(&e); {
-			if e.Seq <= p.head {
-				before.Add(&e)
-			} else {
-				after.Add(&e)
-			}
-		}
-		return append(complete, before.Finish()), append([]*Block{after.Finish()}, p.blocks[i+1:]...)
-	}
-	return complete, nil
-}
-
-func sizeOf(blocks []*Block) int {
-	n := 0
-	for _, b := range blocks {
-		n += len(b.Data)
-	}
-	return n
-}
-
-func upTo(fs []Failure, place int64) []Failure {
-	for i := range fs {
-		if fs[i].Seq > place {
-			return fs[:i:i]
-		}
-	}
-	return fs
-}
-
-// take returns the next append, or nil when there is nothing to store yet.
-func (in *Ingest) take(final bool) *Append {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	p := &in.next
-	chunk := in.tx.open && !in.tx.skip && p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes
-	whole := p.head > in.taken.Head
-	moved := p.lsn != 0 && in.state != nil && p.lsn > in.state.LSN
-	if !chunk && !whole {
-		if !moved {
-			return nil
-		}
-		due := time.Since(in.lastStore) >= idleStoreInterval || p.lsn-in.state.LSN >= idleStoreBytes
-		if !due && !final && !p.discard {
-			return nil
-		}
-	}
-	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard}
-	// A block never holds events of complete transactions and of the open one.
-	complete, rest := p.split()
-	a.Blocks, a.Failures = complete, p.failures
-	a.Head, a.Tail = p.head, p.head
-	restFailures := []Failure(nil)
-	if chunk {
-		a.Blocks, rest = append(a.Blocks, rest...), nil
-		a.Tail = p.tail
-	} else {
-		a.Failures = upTo(p.failures, p.head)
-		restFailures = p.failures[len(a.Failures):]
-	}
-	if in.state != nil {
-		s := *in.state
-		if p.lsn != 0 {
-			s.LSN = p.lsn
-			s.Partial = nil
-		}
-		if chunk {
-			s.Partial = &PartialTx{
-				CommitLSN: in.tx.tx.CommitLSN, XID: in.tx.tx.XID, CommitTime: in.tx.tx.CommitTime,
-				Changes: in.tx.changes, Events: in.tx.events,
-				RulesHash: in.cfg.Rules.Hash(), Generation: s.Generation, Timeline: s.Timeline,
-			}
-		}
-		s.UpdatedAt = time.Now().UnixMicro()
-		a.Source = &s
-		handed := s
-		in.state = &handed
-	}
-	in.taken.Head, in.taken.Tail = a.Head, a.Tail
-	in.next = pending{head: p.head, tail: p.tail, blocks: rest, bytes: sizeOf(rest), failures: restFailures}
-	in.giveRoom()
-	return a
-}
-
-// Run stores what is gathered until ctx is done; then it stores what is
-// complete and returns nil, or the reason why that cannot be stored: the server
-// sends it again.
-func (in *Ingest) Run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		final := false
-		select {
-		case <-in.wake:
-		case <-tick.C:
-		case <-ctx.Done():
-			final = true
-		}
-		for a := in.take(final); a != nil; a = in.take(final) {
-			if err := in.store(ctx, a, final); err != nil {
-				return err
-			}
-		}
-		if final {
-			return nil
-		}
-	}
-}
-
-// store appends a, again and again until it is stored. When ctx is done it
-// gives up: what is not stored is sent again by the server.
-func (in *Ingest) store(ctx context.Context, a *Append, final bool) error {
-	opCtx := context.WithoutCancel(ctx)
-	retry := backoff.NewExponentialBackOff()
-	retry.MaxElapsedTime, retry.InitialInterval, retry.MaxInterval = 0, 50*time.Millisecond, 2*time.Second
-	for {
-		began := time.Now()
-		err := in.cfg.Log.Append(opCtx, a)
-		if err == nil {
-			in.stats.AppendMicros.Add(time.Since(began).Microseconds())
-			in.stats.Appends.Add(1)
-			break
-		}
-		in.stats.StoreErrors.Add(1)
-		reason := err.Error()
-		in.stats.StoreError.Store(&reason)
-		in.cfg.Logger.Error("store does not accept events, reading is paused", "source", in.cfg.Source, "stream", a.Stream, "err", err)
-		if final || !pause(ctx, retry.NextBackOff()) {
-			// Nothing may be stored after what could not be.
-			return fmt.Errorf("append to stream %s at shutdown: %w", a.Stream, err)
-		}
-		if in.isStored(opCtx, a) {
-			break
-		}
-	}
-	if in.stats.StoreError.Swap(nil) != nil {
-		in.cfg.Logger.Info("store accepts events again", "source", in.cfg.Source, "stream", a.Stream)
-	}
-	in.storedAppend(a)
-	return nil
-}
-
-// isStored re-reads the state after a commit whose result is unknown.
-func (in *Ingest) isStored(ctx context.Context, a *Append) bool {
-	st, err := in.cfg.Log.Stream(ctx, a.Stream)
-	if err != nil || st.Tail != a.Tail || st.Head != a.Head {
-		return false
-	}
-	if a.Source == nil {
-		return true
-	}
-	src, err := in.cfg.Log.SourceState(ctx, a.Source.Source)
-	return err == nil && src != nil && src.LSN == a.Source.LSN && src.UpdatedAt == a.Source.UpdatedAt
-}
-
-// storedAppend makes what is durable now visible.
-func (in *Ingest) storedAppend(a *Append) {
-	in.mu.Lock()
-	visible := a.Head > in.stored.Head
-	whole := in.stored.Tail == in.stored.Head && a.Tail == a.Head || a.DiscardTail && a.Tail == a.Head
-	in.stored.Head, in.stored.Tail = a.Head, a.Tail
-	if a.Source != nil {
-		in.addMark(mark{a.Head, a.Source.LSN})
-	}
-	in.lastStore = time.Now()
-	in.mu.Unlock()
-	if a.Source != nil {
-		in.durable.Store(uint64(a.Source.LSN))
-	}
-	if visible {
-		blocks := a.Blocks
-		if !whole {
-			blocks = nil
-		}
-		in.cfg.Feed.Publish(a.Stream, blocks, a.Head)
 	}
 }
 

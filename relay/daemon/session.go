@@ -1,0 +1,180 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rowhook/rowhook/cdc"
+	"github.com/rowhook/rowhook/relay"
+	"github.com/rowhook/rowhook/relay/api"
+)
+
+// session starts the source and reads it until something breaks.
+func (s *source) session(ctx context.Context) error {
+	s.setState(api.SourceStarting, "")
+	start, in, err := s.start(ctx)
+	if err != nil {
+		return err
+	}
+	stop := s.runIngest(in)
+	defer stop()
+	stream := &cdc.Stream{
+		Source: s.cfg.Name, URL: s.cfg.URL, Slot: s.cfg.Slot, Publication: s.cfg.Publication,
+		SystemID: start.SystemID, Timeline: start.Timeline, Log: s.d.log,
+	}
+	h := &handler{Ingest: in, heard: &s.heard}
+	watch, unwatch := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer unwatch(nil)
+	// When told to stop: stop reading, store what is complete, then let the
+	// stream confirm it.
+	release := context.AfterFunc(ctx, func() {
+		h.stop()
+		stop()
+		unwatch(context.Canceled)
+	})
+	defer release()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+	if err != nil {
+		return err
+	}
+	wg.Go(func() { s.watch(watch, unwatch, sv.Publication) })
+	s.log.Info("streaming", "slot", s.cfg.Slot, "lsn", start.LSN.String(), "generation", start.Generation)
+	s.mu.Lock()
+	s.ran = true
+	s.mu.Unlock()
+	s.heard.Store(0)
+	s.setState(api.SourceStreaming, "")
+	err = stream.Run(watch, start.LSN, h)
+	if cause := context.Cause(watch); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	unwatch(nil)
+	return err
+}
+
+// runIngest runs in until the returned function is called, which waits until
+// what is complete is stored.
+func (s *source) runIngest(in *relay.Ingest) func() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := in.Run(ctx); err != nil {
+			s.log.Warn("what was read last is not stored and will be read again", "err", err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// handler lets the source know when the server was last heard of, and when to
+// stop reading.
+type handler struct {
+	*relay.Ingest
+	heard   *atomic.Int64
+	stopped atomic.Pointer[chan struct{}]
+}
+
+func (h *handler) note() { h.heard.Store(time.Now().UnixMicro()) }
+
+// Idle implements cdc.Handler.
+func (h *handler) Idle(lsn relay.LSN) error {
+	h.note()
+	return h.Ingest.Idle(lsn)
+}
+
+// Begin implements cdc.Handler.
+func (h *handler) Begin(tx *relay.Tx) error {
+	h.note()
+	return h.Ingest.Begin(tx)
+}
+
+// Change implements cdc.Handler.
+func (h *handler) Change(c *relay.Change) error {
+	h.note()
+	return h.Ingest.Change(c)
+}
+
+// Commit implements cdc.Handler.
+func (h *handler) Commit(tx *relay.Tx, end relay.LSN) error {
+	h.note()
+	return h.Ingest.Commit(tx, end)
+}
+
+// Full implements cdc.Handler. It is no sign of life: the stream also asks when
+// it wakes up to look at the clock.
+func (h *handler) Full() <-chan struct{} {
+	if c := h.stopped.Load(); c != nil {
+		return *c
+	}
+	return h.Ingest.Full()
+}
+
+func (h *handler) stop() {
+	c := make(chan struct{})
+	h.stopped.CompareAndSwap(nil, &c)
+}
+
+// watch looks at slot and publication from time to time, for the status and to
+// notice what the stream itself does not say.
+func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, had *cdc.PublicationState) {
+	tick := time.NewTicker(inspectInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+		if err != nil {
+			continue // the stream finds out by itself
+		}
+		s.mu.Lock()
+		s.server = sv
+		s.mu.Unlock()
+		if tables, _ := s.rules.Tables(); sv.Publication == nil && len(tables) > 0 {
+			stop(&cdc.SetupError{
+				Summary: fmt.Sprintf("publication %s does not exist any more", s.cfg.Publication),
+				Detail:  "Changes made without it are not sent. Create it again, and start the source with a checkpoint reset if changes were made meanwhile",
+			})
+			return
+		}
+		if gone := missing(s.rules, had, sv.Publication); gone != "" {
+			stop(&cdc.SetupError{
+				Summary: fmt.Sprintf("publication %s does not have the table %s any more", s.cfg.Publication, gone),
+				Detail: "it was dropped from it, or dropped and made again. Changes made without it are not sent. " +
+					"Start the daemon again, which adds it where it manages the publication, and deliver what was changed meanwhile with a backfill",
+			})
+			return
+		}
+		had = sv.Publication
+	}
+}
+
+// missing returns a table of the rules that the publication had and has not any
+// more, or "".
+func missing(rules *relay.RuleSet, had, has *cdc.PublicationState) string {
+	if had == nil || has == nil {
+		return ""
+	}
+	in := func(p *cdc.PublicationState, name relay.TableName) bool {
+		return slices.ContainsFunc(p.Tables, func(t cdc.PublishedTable) bool { return t.TableName == name })
+	}
+	tables, _ := rules.Tables()
+	for _, t := range tables {
+		if in(had, t) && !in(has, t) {
+			return t.String()
+		}
+	}
+	return ""
+}
