@@ -9,6 +9,7 @@ func (s *Store) Idle() (end func()) {
 	s.writer.stop()
 	s.writer.emptyWAL()
 	return func() {
+		_ = s.checkpoints.close()
 		s.read.Close()
 		_ = s.writer.conn.close()
 		s.lock.Close()

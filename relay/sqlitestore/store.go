@@ -95,6 +95,7 @@ func open(ctx context.Context, o Options) (_ *Store, err error) {
 		_ = c.close()
 		return nil, s.classify(err)
 	}
+	makeRoom(s.path + "-wal")
 	if s.read, err = sql.Open("sqlite", readerDSN(s.path)); err != nil {
 		_ = c.close()
 		return nil, err

@@ -14,10 +14,10 @@ import (
 const (
 	// maxGroup bounds the operations that share a commit.
 	maxGroup = 64
-	// walLimit is the size the -wal file is cut to when it starts anew. At twice
-	// that the writer empties it.
+	// walLimit is the size of the -wal file: it is given that size at once, begins
+	// anew when so much of it is in use, and is cut to it where it grew beyond.
 	walLimit = 16 << 20
-	// idleAfter is how long nothing is written before the -wal is emptied.
+	// idleAfter is how long nothing is written before the -wal begins anew.
 	idleAfter = 5 * time.Second
 )
 
@@ -317,7 +317,8 @@ func (w *writer) judge(step string) error {
 // boundWAL keeps the -wal file bounded under a load that never lets SQLite
 // start it anew: readers that overlap always leave one that needs it.
 func (w *writer) boundWAL() {
-	if w.conn == nil || fileSize(w.store.path+"-wal") < 2*walLimit {
+	used := w.store.checkpoints.used.Load()
+	if w.conn == nil || used < walLimit && fileSize(w.store.path+"-wal") < 2*walLimit {
 		return
 	}
 	if now := time.Now(); now.After(w.tryAfter) {
@@ -326,8 +327,9 @@ func (w *writer) boundWAL() {
 	}
 }
 
-// emptyWAL moves the -wal into the database and cuts it to nothing, unless a
-// reader needs it for longer than a moment. A failure does no harm: the next
+// emptyWAL moves the -wal into the database and lets it begin anew, unless a
+// reader needs it for longer than a moment. The file keeps its size: a commit
+// that makes the file grow waits for the file system's journal as well. A failure does no harm: the next
 // commit or the next quiet time tries again.
 func (w *writer) emptyWAL() {
 	if w.emptied || w.conn == nil {
@@ -338,7 +340,7 @@ func (w *writer) emptyWAL() {
 	defer w.store.checkpoints.mu.Unlock()
 	for _, text := range []string{
 		"PRAGMA busy_timeout = 250",
-		"PRAGMA wal_checkpoint(TRUNCATE)",
+		"PRAGMA wal_checkpoint(RESTART)",
 		"PRAGMA busy_timeout = 5000",
 		"PRAGMA shrink_memory",
 	} {
@@ -346,4 +348,5 @@ func (w *writer) emptyWAL() {
 			w.store.log.Debug("checkpoint of the store", "err", err)
 		}
 	}
+	w.store.checkpoints.used.Store(0)
 }
