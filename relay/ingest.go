@@ -341,6 +341,10 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 		if err != nil {
 			stats.Failed.Add(1)
 			stats.inRow++
+			if now := time.Now(); now.Sub(stats.told) > time.Minute {
+				stats.told = now
+				in.cfg.Logger.Warn("a rule failed on a change, see rowhook events failures", "source", in.cfg.Source, "rule", rule.Name, "lsn", c.LSN.String(), "failed", stats.Failed.Load(), "err", err)
+			}
 			in.fail(c, rule, f, at, err)
 			if in.cfg.MaxFailures > 0 && stats.inRow >= in.cfg.MaxFailures {
 				stop = &RuleFailedError{Rule: rule.Name, Times: stats.inRow, LSN: c.LSN, Err: err}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // RuleSet is the rules of one source, ready to judge its changes. It is
@@ -27,6 +28,7 @@ type RuleStats struct {
 	LastMatch atomic.Int64
 	// inRow counts failures in a row; it is used by one goroutine.
 	inRow int
+	told  time.Time // when a failure was last logged
 }
 
 // NewRuleSet returns the set of those rules that are about the source.

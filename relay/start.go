@@ -314,7 +314,7 @@ func (s *starter) lost(p LSN) error {
 	if s.known() {
 		what = fmt.Sprintf(": what was committed after %s (%d bytes of WAL, since %s) may be missing", p, uint64(s.sv.Flush)-min(uint64(p), uint64(s.sv.Flush)), s.since())
 	}
-	return s.refuse(RefuseLost, "To accept that and go on with a new slot, start once with "+s.flag(ResetNow)+"; rows that matter can be delivered again with a backfill.",
+	return s.refuse(RefuseLost, "To accept that and go on with a new slot, start once with "+s.flag(ResetNow)+"; what was missed has to be delivered by other means.",
 		"slot %s is lost (%s)%s", s.slot.Name, s.slot.Lost, what)
 }
 
@@ -354,7 +354,7 @@ func (s *starter) resume() (*StartPlan, error) {
 	}
 	switch {
 	case s.slot == nil:
-		return nil, s.refuse(RefuseMissing, "To accept that and go on with a new slot, start once with "+s.flag(ResetNow)+"; rows that matter can be delivered again with a backfill.",
+		return nil, s.refuse(RefuseMissing, "To accept that and go on with a new slot, start once with "+s.flag(ResetNow)+"; what was missed has to be delivered by other means.",
 			"slot %s does not exist any more: what was committed after %s (%d bytes of WAL, since %s) may be missing", s.o.Slot, p, uint64(s.sv.Flush-p), s.since())
 	case s.slot.Lost != "":
 		return nil, s.lost(p)

@@ -109,9 +109,14 @@ FROM is the checkpoint that must be in force; with another one nothing happens.`
 		Example: `  rowhook checkpoint reset shop now
   rowhook checkpoint reset shop 0/16B3748
   rowhook checkpoint reset shop 0/16B3748..0/1A00000`,
-		Args: exactArgs("SOURCE", "POSITION"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && strings.Contains(args[0], "=") {
+				return nil // as the flag of run has it
+			}
+			return exactArgs("SOURCE", "POSITION")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := parseReset(args[0] + "=" + args[1])
+			r, err := parseReset(strings.Join(args, "="))
 			if err != nil {
 				return usageError(err)
 			}

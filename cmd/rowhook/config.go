@@ -126,6 +126,9 @@ func (p *program) catalogs(ctx context.Context, cfg *config.Config) (map[string]
 				tables = append(tables, r.Tables...)
 			}
 		}
+		if _, err := cdc.Inspect(ctx, src.URL, src.Slot, src.Publication); err != nil {
+			return nil, fmt.Errorf("check source %s: %w", src.Name, err)
+		}
 		catalog, all, err := cdc.ReadCatalog(ctx, src.URL, tables)
 		if err != nil {
 			return nil, fmt.Errorf("check source %s: %w", src.Name, err)

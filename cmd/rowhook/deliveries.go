@@ -46,6 +46,9 @@ func (p *program) deliveriesListCommand() *cobra.Command {
 				}
 				if len(res.Deliveries) == 0 {
 					fmt.Fprintln(p.stderr, "no deliveries")
+					if req.State == "pending" {
+						fmt.Fprintln(p.stderr, "those that wait for their first attempt have no row of their own: 'rowhook status' counts them under BEHIND, 'rowhook events show EVENT' shows each")
+					}
 					return nil
 				}
 				tab := newTable(p.stdout, "TIME", "EVENT", "TYPE", "ENDPOINT", "STATE", "ATTEMPTS", "LAST")

@@ -132,7 +132,11 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 func maxArgs(n int) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) > n {
-			return usageErrorf("%q is one argument too many", args[n])
+			hint := ""
+			if strings.HasSuffix(args[n], ".hcl") {
+				hint = "; a configuration is named with -c: -c " + args[n]
+			}
+			return usageErrorf("%q is one argument too many%s", args[n], hint)
 		}
 		return nil
 	}

@@ -84,7 +84,13 @@ func (p *program) open(ctx context.Context, t *target) (backend, error) {
 	if !errors.Is(err, api.ErrNotRunning) {
 		return nil, fmt.Errorf("call the daemon: %w", err)
 	}
-	b, err := p.offline(ctx, dir, t.config)
+	paths := t.config
+	if t.dataDir == "" {
+		if paths, err = configPaths(t.config); err != nil {
+			return nil, err
+		}
+	}
+	b, err := p.offline(ctx, dir, paths)
 	if errors.Is(err, relay.ErrStoreLocked) {
 		return nil, fmt.Errorf("%w; its socket does not answer: a daemon that starts or stops, or another command, has it. Try again in a moment", err)
 	}

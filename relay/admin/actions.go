@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -95,13 +96,22 @@ func change[Req, Resp any](s *Server, what string, f action[Req, Resp]) http.Han
 	logged := func(ctx context.Context, req *Req) (*Resp, error) {
 		res, err := f(ctx, req)
 		if err != nil {
-			s.logger().Warn("admin action refused", "action", what, "request", req, "err", err)
+			s.logger().Warn("admin action refused", "action", what, "request", requestText(req), "err", err)
 		} else {
-			s.logger().Info("admin action", "action", what, "request", req)
+			s.logger().Info("admin action", "action", what, "request", requestText(req))
 		}
 		return res, err
 	}
 	return read(s, logged)
+}
+
+// requestText prints a request for the log. None holds a secret.
+func requestText(req any) json.RawMessage {
+	text, err := json.Marshal(req)
+	if err != nil {
+		return nil
+	}
+	return text
 }
 
 // apiError returns the error that a caller of the API gets for err.

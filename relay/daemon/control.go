@@ -154,6 +154,12 @@ func (d *Daemon) ResetCheckpoint(ctx context.Context, req *api.ResetRequest) (*a
 	if s == nil {
 		return nil, fmt.Errorf("source %s: %w", req.Source, relay.ErrNotFound)
 	}
+	if err := s.tryReset(ctx, &r); err != nil {
+		return nil, err
+	}
+	// FROM held just now. The end of the session stores positions at which
+	// nothing happened, and must not make it fail.
+	r.From = 0
 	answer := make(chan resetAnswer, 1)
 	s.mu.Lock()
 	if s.answer != nil {
@@ -176,6 +182,23 @@ func (d *Daemon) ResetCheckpoint(ctx context.Context, req *api.ResetRequest) (*a
 	case <-ctx.Done():
 		return nil, fmt.Errorf("the reset is not decided yet: the source does not reach its database: %w", ctx.Err())
 	}
+}
+
+// tryReset says whether the reset would be refused as things are, so that one
+// that is leaves a healthy source alone.
+func (s *source) tryReset(ctx context.Context, r *relay.Reset) error {
+	sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+	if err != nil {
+		return api.Errorf(api.CodeConflict, "the reset cannot be judged: %v", err)
+	}
+	known, err := s.d.store.SourceState(ctx, s.cfg.Name)
+	if err != nil {
+		return err
+	}
+	if _, err := relay.PlanStart(known, relayState(sv), s.startOptions(r)); err != nil {
+		return api.Errorf(api.CodeConflict, "%v", err)
+	}
+	return nil
 }
 
 // refuseReset tells who asked for a reset that it was refused, and forgets it:

@@ -46,9 +46,6 @@ func (s *source) session(ctx context.Context) error {
 	}
 	wg.Go(func() { s.watch(watch, unwatch, sv.Publication) })
 	s.log.Info("streaming", "slot", s.cfg.Slot, "lsn", start.LSN.String(), "generation", start.Generation)
-	s.mu.Lock()
-	s.ran = true
-	s.mu.Unlock()
 	s.heard.Store(0)
 	s.setState(api.SourceStreaming, "")
 	err = stream.Run(watch, start.LSN, h)
@@ -153,7 +150,7 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, had *c
 			stop(&cdc.SetupError{
 				Summary: fmt.Sprintf("publication %s does not have the table %s any more", s.cfg.Publication, gone),
 				Detail: "it was dropped from it, or dropped and made again. Changes made without it are not sent. " +
-					"Start the daemon again, which adds it where it manages the publication, and deliver what was changed meanwhile with a backfill",
+					"Start the daemon again, which adds it where it manages the publication, and see to what was changed meanwhile",
 			})
 			return
 		}

@@ -55,9 +55,9 @@ type source struct {
 	answer        chan<- resetAnswer // who waits for it
 	restart       context.CancelFunc // ends the session under way
 	wake          chan struct{}      // a stopped source is to start again
-	ran           bool               // it has streamed since the process began
 	dropped       bool               // by source drop: it stays stopped
 	ended         chan struct{}      // closed when a dropped source has ended
+	spent         string             // the flag of a reset that was applied in an earlier life
 }
 
 type resetAnswer struct {
@@ -118,6 +118,7 @@ func (s *source) pendingReset(ctx context.Context) error {
 		flag, at, _ := strings.Cut(applied, " ")
 		if flag == r.String() {
 			s.log.Info("--reset-checkpoint was already applied, going on", "reset", r.String(), "applied", at)
+			s.spent = r.String()
 			return nil
 		}
 		s.reset = &r
@@ -185,10 +186,14 @@ func (s *source) run(ctx context.Context) error {
 			err = errors.New("the server ended the stream")
 		}
 		var wrong *ConfigError
-		if errors.As(err, &wrong) && !s.ran {
+		if errors.As(err, &wrong) && wrong.First {
 			return err
 		}
 		if !temporary(err) {
+			var refused *relay.StartRefusal
+			if s.spent != "" && errors.As(err, &refused) {
+				refused.Remedy += " The flag --reset-checkpoint " + s.spent + " was applied before and is not applied again: start once without it, or use rowhook checkpoint reset."
+			}
 			s.refuseReset(err)
 			s.log.Error("source is stopped until somebody does something", "err", err)
 			s.setState(api.SourceStopped, reasonText(err))
@@ -276,13 +281,18 @@ func reasonText(err error) string {
 type ConfigError struct {
 	// Source is the source whose catalogue showed it.
 	Source string
+	// First says that the store has no checkpoint of the source yet: then the
+	// configuration is wrong, and not a database that has changed.
+	First bool
 	// Known is what the rules were held against: [config.Check] gives the
 	// diagnostics.
 	Known map[string]config.Known
+	// Detail is the diagnostics in one line each.
+	Detail string
 }
 
 func (e *ConfigError) Error() string {
-	return "the rules of source " + e.Source + " do not fit its database"
+	return "the rules of source " + e.Source + " do not fit its database: " + e.Detail
 }
 
 // start decides how to begin, does what that asks for, and returns the state
@@ -312,10 +322,7 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	if known != nil && known.Slot != "" && known.Slot != s.cfg.Slot && known.Phase == relay.PhaseStreaming && sv.Slot == nil {
 		s.log.Warn("the configuration names another slot than the store was made with", "slot", s.cfg.Slot, "before", known.Slot)
 	}
-	plan, err := relay.PlanStart(known, relayState(sv), relay.StartOptions{
-		Source: s.cfg.Name, Slot: s.cfg.Slot, Publication: s.cfg.Publication, Reset: reset,
-		AcceptAddress: slices.Contains(s.d.o.AcceptAddress, s.cfg.Name), Adopt: !s.cfg.Manage, Now: time.Now(),
-	})
+	plan, err := relay.PlanStart(known, relayState(sv), s.startOptions(reset))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -352,6 +359,14 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	return &state, in, nil
 }
 
+// startOptions are what PlanStart has to know of the configuration.
+func (s *source) startOptions(reset *relay.Reset) relay.StartOptions {
+	return relay.StartOptions{
+		Source: s.cfg.Name, Slot: s.cfg.Slot, Publication: s.cfg.Publication, Reset: reset,
+		AcceptAddress: slices.Contains(s.d.o.AcceptAddress, s.cfg.Name), Adopt: !s.cfg.Manage, Now: time.Now(),
+	}
+}
+
 // open makes the ingest of a session.
 func (s *source) open(ctx context.Context, state *relay.SourceState) (*relay.Ingest, error) {
 	stream := walStream(s.cfg.Name)
@@ -384,10 +399,22 @@ func (s *source) checkRules(ctx context.Context) error {
 		return err
 	}
 	known := map[string]config.Known{s.cfg.Name: {Catalog: catalog, Tables: all}}
-	if config.Check(s.d.o.Config, known).HasErrors() {
-		return &ConfigError{Source: s.cfg.Name, Known: known}
+	diags := config.Check(s.d.o.Config, known)
+	if !diags.HasErrors() {
+		return nil
 	}
-	return nil
+	var text []string
+	for _, e := range diags.Errs() {
+		text = append(text, e.Error())
+	}
+	st, err := s.d.store.SourceState(ctx, s.cfg.Name)
+	if err != nil {
+		return stored(err)
+	}
+	return &ConfigError{
+		Source: s.cfg.Name, Known: known, Detail: strings.Join(text, "\n"),
+		First: st == nil || st.Phase != relay.PhaseStreaming,
+	}
 }
 
 // publish makes or checks the publication.
