@@ -154,7 +154,7 @@ func TestLoad_Defaults(t *testing.T) {
 	sink.Endpoint.Events = relay.Patterns{}
 	wantEndpoint := relay.Endpoint{
 		ID: "w", Kind: "webhook", Target: "https://example.com", Order: relay.OrderKey, OnFailure: relay.BlockKey, MaxInFlight: 64,
-		Retry: relay.RetryPolicy{MaxAttempts: 10, Initial: 5 * time.Second, Max: 14 * time.Hour, Multiplier: 5, Jitter: 0.2},
+		Retry: relay.RetryPolicy{MaxAttempts: 10, Initial: 5 * time.Second, Max: 24 * time.Hour, Multiplier: 5, Jitter: 0.2},
 	}
 	if !reflect.DeepEqual(sink.Endpoint, wantEndpoint) {
 		t.Errorf("endpoint\n%+v, want\n%+v", sink.Endpoint, wantEndpoint)

@@ -71,7 +71,7 @@ var retryBlock = &Block{
 			Doc: "The number of attempts, the first one included, after which a delivery is a dead letter."},
 		{Name: "initial", Type: TypeDuration, Default: `"5s"`, Min: 0.001, Max: 86400,
 			Doc: "The delay after the first failure."},
-		{Name: "max", Type: TypeDuration, Default: `"14h"`, Min: 0.001, Max: 30 * 86400,
+		{Name: "max", Type: TypeDuration, Default: `"24h"`, Min: 0.001, Max: 30 * 86400,
 			Doc: "The longest delay."},
 		{Name: "multiplier", Type: TypeNumber, Default: "5", Min: 1, Max: 100,
 			Doc: "Each delay is this many times the one before. With the defaults ten attempts take some three days."},
