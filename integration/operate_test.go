@@ -21,6 +21,7 @@ func TestOperate(t *testing.T) {
 		{"a gap in the notifications is recorded with its length", notifyGap},
 		{"metrics count what rules saw, matched and failed on", ruleMetrics},
 		{"a rule that fails leaves a row that a person sees", failureRow},
+		{"a change on which a rule failed is judged again by the corrected rule", failureRetried},
 		{"a rule that fails again and again stops its source", failuresStop},
 		{"status tells by its exit code and as JSON", statusCodes},
 		{"events are listed and shown, running and stopped", eventsListed},
@@ -260,6 +261,39 @@ func failureRow(t *testing.T, cluster *postgres.Cluster, db string) {
 	look()
 	s.d.Term()
 	look()
+}
+
+func failureRetried(t *testing.T, cluster *postgres.Cluster, db string) {
+	s := newShop(t, cluster, db, shopOptions{rules: failingRule})
+	s.d.StartReady()
+	s.exec("INSERT INTO items VALUES (1, '5'), (2, 'five'), (3, '6')")
+	s.expect(1, 3)
+	list := readJSON[api.Failures](s, "events", "failures").Failures
+	if len(list) != 1 {
+		t.Fatalf("%d failures", len(list))
+	}
+	id := strconv.FormatInt(list[0].ID, 10)
+	if res := s.command("events", "retry-failures", id); res.Code != 1 || !strings.Contains(res.Stderr, "still fails") {
+		t.Errorf("with the same rule: %+v", res)
+	}
+	s.d.Term()
+	corrected := strings.Replace(failingRule, "tonumber(new.v)", "try(tonumber(new.v), 0)", 1)
+	s.d.SetRules(strings.ReplaceAll(shopSource, "SLOT", "rowhook_"+s.name) + corrected + "\n" + sinkTo("hook", s.hook.URL))
+	s.d.StartReady()
+	s.hook.Forget()
+	made := readJSON[api.RetryFailuresResponse](s, "events", "retry-failures", "--rule", "number")
+	if len(made.Events) != 1 || made.Failing != 0 || made.Unmatched != 0 {
+		t.Fatalf("with the corrected rule: %+v", made)
+	}
+	s.expect(2)
+	// The id is that of the transaction: it begins as those of its neighbours do.
+	neighbour := readJSON[api.Events](s, "events", "list", "--type", "number").Events
+	if len(neighbour) != 3 || neighbour[0].ID[:16] != neighbour[2].ID[:16] || !strings.HasPrefix(made.Events[0], neighbour[0].ID[:16]) {
+		t.Errorf("made %s beside %+v", made.Events[0], neighbour)
+	}
+	if left := readJSON[api.Failures](s, "events", "failures").Failures; len(left) != 0 {
+		t.Errorf("still a failure: %+v", left)
+	}
 }
 
 func failuresStop(t *testing.T, cluster *postgres.Cluster, db string) {
