@@ -141,9 +141,8 @@ const (
 	slotHolderSQL = `SELECT coalesce(s.active_pid, 0), coalesce(a.application_name, '')
 FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
 WHERE s.slot_name = $1`
-	dropSlotSQL    = `SELECT pg_catalog.pg_drop_replication_slot($1)`
-	endSessionSQL  = `SELECT pg_catalog.pg_terminate_backend($1)`
-	advanceSlotSQL = `SELECT pg_catalog.pg_replication_slot_advance($1, $2::text::pg_lsn)`
+	dropSlotSQL   = `SELECT pg_catalog.pg_drop_replication_slot($1)`
+	endSessionSQL = `SELECT pg_catalog.pg_terminate_backend($1)`
 )
 
 // dropTries and dropPause bound the wait for a slot's reader to go.
@@ -210,18 +209,4 @@ func freeSlot(ctx context.Context, conn *pgx.Conn, slot string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// AdvanceSlot moves the slot's confirmed position forward to lsn. What lies
-// between is lost to it. Nobody may be reading the slot.
-func AdvanceSlot(ctx context.Context, url relay.Secret, slot string, lsn relay.LSN) error {
-	conn, err := connect(ctx, url, "advance slot", SessionOptions)
-	if err != nil {
-		return err
-	}
-	defer disconnect(conn)
-	if _, err := conn.Exec(ctx, advanceSlotSQL, slot, lsn.String()); err != nil {
-		return fmt.Errorf("advance slot %s to %s: %w", slot, lsn, err)
-	}
-	return nil
 }

@@ -199,13 +199,6 @@ func (in *Ingest) Resume() {
 	in.giveRoom()
 }
 
-// Paused returns why nothing is read, or "".
-func (in *Ingest) Paused() string {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.paused
-}
-
 func (in *Ingest) giveRoom() {
 	if in.room != nil && in.paused == "" {
 		close(in.room)

@@ -115,10 +115,6 @@ UPDATE deliveries SET state = 'retrying', again = 1, next_at = ?1, updated_at = 
 WHERE state = 'dead' AND cursor_id = ?2 AND seq = ?3`
 	sqlReopenReplay = `UPDATE replays SET done = 0 WHERE id = ? AND done = 1`
 	sqlReopenCursor = `UPDATE cursors SET position = (SELECT last FROM replays WHERE id = ?2) WHERE id = ?1`
-	sqlRetryAllDead = `
-UPDATE deliveries SET state = 'retrying', again = 1, next_at = ?1, updated_at = ?1
-WHERE state = 'dead' AND cursor_id IN (SELECT id FROM cursors WHERE endpoint = ?2)
-AND seq > (SELECT s.trimmed FROM cursors c JOIN streams s ON s.id = c.stream_id WHERE c.id = cursor_id)`
 )
 
 // RetryDead makes a dead delivery due at once and returns its row. It returns
@@ -154,12 +150,6 @@ func (s *Store) RetryDead(ctx context.Context, ref relay.DeliveryRef, now time.T
 		return relay.OpenDelivery{}, err
 	}
 	return d, nil
-}
-
-// RetryAllDead makes every dead delivery of the endpoint whose event is still
-// in the log due at once and returns how many there are.
-func (s *Store) RetryAllDead(ctx context.Context, endpoint string, now time.Time) (int64, error) {
-	return s.change(ctx, "retry all dead", sqlRetryAllDead, now.UnixMicro(), endpoint)
 }
 
 const (

@@ -21,7 +21,7 @@ func TestQueries_ScanNoLargeTable(t *testing.T) {
 		"oldest open": sqlOldestOpen, "oldest blocks": sqlOldestBlocks, "drop blocks": sqlDropBlocks, "drop dead": sqlDropDead,
 		"drop attempts": sqlDropAttempts, "drop successes": sqlDropSuccesses, "drop failures": sqlDropOldFailures,
 		"tail": sqlTailBytes, "drop tail": sqlDropTail, "drop tail's failures": sqlDropFailures, "around the head": sqlAround,
-		"RetryDead": sqlDeadDelivery, "RetryAllDead": sqlRetryAllDead, "HoldEndpoint": sqlHold, "CancelEndpoint": sqlCancel,
+		"RetryDead": sqlDeadDelivery, "HoldEndpoint": sqlHold, "CancelEndpoint": sqlCancel,
 	} {
 		plan, err := collect(t.Context(), s.read, name, func(r scanner) (step string, err error) {
 			var a, b, c int

@@ -218,13 +218,6 @@ func TestRetryDead_IsDueAtOnceAndMarked(t *testing.T) {
 			t.Errorf("retry of %d, which is not dead: %v", seq, err)
 		}
 	}
-	n, err := s.RetryAllDead(t.Context(), "billing", now)
-	check(t, err)
-	again, err := s.RetryAllDead(t.Context(), "billing", now)
-	check(t, err)
-	if n != 1 || again != 0 {
-		t.Errorf("%d, then %d retried", n, again)
-	}
 }
 
 func TestEndpointStates_MoveOpenRowsOnly(t *testing.T) {

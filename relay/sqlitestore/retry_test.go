@@ -16,7 +16,17 @@ import (
 // the log, for ever.
 func TestRetryDead_ADeadDeliveryOfAFinishedReplayIsDelivered(t *testing.T) {
 	for _, restart := range []bool{false, true} {
+		committed := make(chan struct{}, 1)
 		s := openStore(t, sqlitestore.Options{})
+		s.Inject(func(step string) error {
+			if step == "committed" {
+				select {
+				case committed <- struct{}{}:
+				default:
+				}
+			}
+			return nil
+		})
 		check(t, s.Append(t.Context(), &relay.Append{Stream: "shop", Blocks: []*relay.Block{blockOf("shop", 1, 2)}, Head: 2, Tail: 2}))
 		var fail atomic.Bool
 		sink := &relaytest.Sink{Script: func(context.Context, relaytest.Sent) relay.Outcome {
@@ -42,13 +52,14 @@ func TestRetryDead_ADeadDeliveryOfAFinishedReplayIsDelivered(t *testing.T) {
 		}
 		until := func(what string, ok func() bool) {
 			t.Helper()
-			for range 100 {
-				if ok() {
-					return
+			deadline := time.After(20 * time.Second)
+			for !ok() { // whatever it waits for is followed by a commit
+				select {
+				case <-committed:
+				case <-deadline:
+					t.Fatalf("restart %v: not within twenty seconds: %s (%d attempts)", restart, what, sink.Ended.Len())
 				}
-				time.Sleep(50 * time.Millisecond)
 			}
-			t.Fatalf("restart %v: not within five seconds: %s", restart, what)
 		}
 		rows := func(state relay.State) []relay.DeliveryRow {
 			ds, err := s.Deliveries(t.Context(), relay.DeliveryQuery{Endpoint: "billing", State: state, Limit: 10})
