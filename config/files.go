@@ -53,7 +53,11 @@ func readFiles(p *problems, paths []string) *Files {
 			f.incomplete = true
 			p.unreadable(path, err)
 		case info.IsDir():
-			for _, name := range inFolder(p, path) {
+			names, ok := inFolder(p, path, func(name string) bool { return !isTestFile(name) })
+			if ok && len(names) == 0 {
+				p.errorf(hcl.Range{}, "No configuration", "The folder %s has no *.hcl file. Folders inside it are not read.", path)
+			}
+			for _, name := range names {
 				f.read(p, name, &known)
 			}
 		default:
@@ -63,25 +67,25 @@ func readFiles(p *problems, paths []string) *Files {
 	return f
 }
 
-// inFolder lists the files of a folder that belong to a configuration.
-func inFolder(p *problems, folder string) []string {
+// isTestFile reports whether a file holds tests of rules: no command reads it
+// as a part of the configuration.
+func isTestFile(name string) bool { return strings.HasSuffix(name, ".test.hcl") }
+
+// inFolder lists the HCL files of a folder that are wanted, sorted by name. It
+// returns false when it has reported that the folder cannot be read.
+func inFolder(p *problems, folder string, want func(name string) bool) (names []string, ok bool) {
 	entries, err := os.ReadDir(folder) // sorted by name
 	if err != nil {
 		p.unreadable(folder, err)
-		return nil
+		return nil, false
 	}
-	var names []string
 	for _, e := range entries {
 		name := e.Name()
-		if e.IsDir() || !strings.HasSuffix(name, ".hcl") || strings.HasSuffix(name, ".test.hcl") || strings.HasPrefix(name, ".") {
-			continue
+		if !e.IsDir() && strings.HasSuffix(name, ".hcl") && !strings.HasPrefix(name, ".") && want(name) {
+			names = append(names, filepath.Join(folder, name))
 		}
-		names = append(names, filepath.Join(folder, name))
 	}
-	if len(names) == 0 {
-		p.errorf(hcl.Range{}, "No configuration", "The folder %s has no *.hcl file. Folders inside it are not read.", folder)
-	}
-	return names
+	return names, true
 }
 
 func (p *problems) unreadable(path string, err error) {

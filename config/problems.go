@@ -8,6 +8,9 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
+// Diagnostics are mistakes in files, for commands to print with [Files.Write].
+type Diagnostics = hcl.Diagnostics
+
 // problems collects diagnostics. A summary is a constant text; the detail says
 // what is wrong here and what to write instead, and holds no secret.
 type problems struct{ list hcl.Diagnostics }

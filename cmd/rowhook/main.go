@@ -14,6 +14,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,6 +31,8 @@ const (
 	// exitNotReady is of status: no daemon runs, or a source of it makes no
 	// progress.
 	exitNotReady = 3
+	// exitUnformatted is of fmt --check: a file is not in its canonical form.
+	exitUnformatted = 3
 )
 
 func main() {
@@ -89,6 +93,7 @@ type backend interface {
 }
 
 func (p *program) run(ctx context.Context, args []string) int {
+	args = longFlags(args)
 	p.args = args
 	root := p.rootCommand()
 	root.SetArgs(args)
@@ -114,6 +119,22 @@ func (p *program) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(p.stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 	}
 	return code
+}
+
+// longFlags lets the flags of fmt and test be written with one dash, as those
+// of terraform fmt and go test are.
+func longFlags(args []string) []string {
+	if len(args) == 0 || args[0] != "fmt" && args[0] != "test" {
+		return args
+	}
+	out := slices.Clone(args)
+	for i, a := range out {
+		name, _, _ := strings.Cut(a, "=")
+		if slices.Contains([]string{"-check", "-diff", "-run", "-update", "-json", "-coverage", "-junit"}, name) {
+			out[i] = "-" + a
+		}
+	}
+	return out
 }
 
 // exitError ends the program with a code of its own.

@@ -20,7 +20,8 @@ Commands that look at a daemon, or change something of it, go through the socket
 in its data folder; when no daemon runs they work on the store itself.
 
 Exit codes: 0 done; 1 it could not be done; 2 the command line or the
-configuration is wrong; 3 (status) no daemon runs or a source makes no progress.`,
+configuration is wrong; 3 (status) no daemon runs or a source makes no progress,
+(fmt --check) a file is not formatted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -39,6 +40,7 @@ configuration is wrong; 3 (status) no daemon runs or a source makes no progress.
 	})
 	root.AddGroup(
 		&cobra.Group{ID: "daemon", Title: "The daemon:"},
+		&cobra.Group{ID: "rules", Title: "Rules:"},
 		&cobra.Group{ID: "look", Title: "A daemon or its store:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
@@ -48,6 +50,7 @@ configuration is wrong; 3 (status) no daemon runs or a source makes no progress.
 		}
 	}
 	add("daemon", p.runCommand(), p.checkCommand())
+	add("rules", p.formatCommand())
 	add("look", p.statusCommand(), p.eventsCommand(), p.deliveriesCommand(), p.endpointsCommand(),
 		p.checkpointCommand(), p.sourceCommand(), p.backupCommand())
 	root.AddCommand(p.receiveCommand(), p.versionCommand())

@@ -1,0 +1,3 @@
+event "order.paid" {
+  table = "public.orders
+}

@@ -1,0 +1,3 @@
+source "postgres" "shop" {
+  url = env("DATABASE_URL")
+}

@@ -1,0 +1,9 @@
+event "order.paid" {
+table="public.orders"
+  on = ["update"]
+  # why
+  data = {
+      id=new.id
+    total = new.total
+  }
+}

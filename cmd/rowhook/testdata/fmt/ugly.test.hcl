@@ -1,0 +1,3 @@
+test "it works" {
+expect "order.paid" {}
+}
