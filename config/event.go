@@ -319,6 +319,7 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 	}
 	scope := exprScope{
 		kind: kind, source: r.Source, ops: r.Ops, tables: r.Tables, locals: e.locals.expressions(),
+		secret:          e.secretText,
 		payloadText:     get[settingText](b, "payload_format").s == "text",
 		numbersAsString: get[settingText](b, "numbers").s == "string",
 	}
@@ -331,6 +332,16 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 	r.Bind = compiled.bind
 	r.Reads, r.All = reads(compiled)
 	r.Hash = e.hash(r, scope, exprs, reached)
+}
+
+// secretText evaluates a secret that an expression uses. In a check without
+// secrets it is a stand-in.
+func (e *evaluator) secretText(expr hclsyntax.Expression) (string, bool) {
+	v, ok := e.eval(expr)
+	if v.kind == unknownConst {
+		return "a secret that is not known here", ok
+	}
+	return v.text, ok
 }
 
 // reads lists each column once, as new or old value.

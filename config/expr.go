@@ -2,6 +2,7 @@ package config
 
 import (
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/rowhook/rowhook/relay"
 )
@@ -23,7 +24,10 @@ type exprScope struct {
 	tables []relay.TableName
 	// locals are the expressions of the locals blocks. A local is compiled where
 	// it is used and may use every name that is known there.
-	locals          map[string]hcl.Expression
+	locals map[string]hcl.Expression
+	// secret evaluates env() and file(). It returns false when it has reported a
+	// mistake.
+	secret          func(hclsyntax.Expression) (string, bool)
 	payloadText     bool // payload_format = "text"
 	numbersAsString bool // numbers = "string"
 }

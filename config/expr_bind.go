@@ -347,7 +347,7 @@ func (b *binder) evalCall(n callNode) evalFn {
 		args[i] = b.eval(a)
 	}
 	switch n.fn.name {
-	case "merge":
+	case "merge", "pick", "omit":
 		return b.made(b.emit(n))
 	case "try":
 		return func(f *frame) value {

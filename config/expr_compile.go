@@ -94,7 +94,7 @@ func (c *compiler) compile(expr hcl.Expression) node {
 			return notNode{at{rng}, x}
 		}
 		if lit, ok := x.(litNode); ok && lit.v.kind == kindNumber {
-			return litNode{at{rng}, negate(lit.v)}
+			return litNode{at: at{rng}, v: negate(lit.v)}
 		}
 		return negateNode{at{rng}, x}
 	case *hclsyntax.ConditionalExpr:
@@ -166,10 +166,10 @@ func (c *compiler) template(e *hclsyntax.TemplateExpr) node {
 		t.parts = append(t.parts, n)
 	}
 	if len(t.parts) == 0 {
-		return litNode{at{e.SrcRange}, stringValue(nil)}
+		return litNode{at: at{e.SrcRange}, v: stringValue(nil)}
 	}
 	if lit, ok := t.parts[0].(litNode); ok && len(t.parts) == 1 && lit.v.kind == kindString {
-		return litNode{at{e.SrcRange}, lit.v}
+		return litNode{at: at{e.SrcRange}, v: lit.v}
 	}
 	return t
 }
@@ -256,7 +256,7 @@ func (c *compiler) call(e *hclsyntax.FunctionCallExpr) node {
 	fn := functions[e.Name]
 	if fn == nil {
 		if e.Name == "env" || e.Name == "file" {
-			return c.report(e.NameRange, sumNotHere, "%s() gives secrets and settings, and may stand outside of events only: what an event holds must not depend on the machine that makes it. Write the value here.", e.Name)
+			return c.report(e.NameRange, sumNotHere, "%s() gives secrets and settings, and in an event it may stand only as the key of hmacsha256(): what an event holds must not depend on the machine that makes it. Write the value here.", e.Name)
 		}
 		if why := refusedFunctions[e.Name]; why != "" {
 			return c.report(e.NameRange, sumUnknownFunction, "There is no %s(): %s", e.Name, why)
@@ -270,8 +270,24 @@ func (c *compiler) call(e *hclsyntax.FunctionCallExpr) node {
 	if n := len(e.Args); n < len(fn.params)-fn.optional || n > len(fn.params) && fn.rest == 0 {
 		return c.report(e.Range(), sumCall, "%s needs %s, and has %d here: %s.", fn.name, fn.arity(), n, fn.usage())
 	}
-	for _, a := range e.Args {
+	for i, a := range e.Args {
+		if i == 0 && fn.secret && c.isSecret(a) {
+			call.args = append(call.args, c.secret(a))
+			continue
+		}
 		call.args = append(call.args, c.compile(a))
+	}
+	if lit, ok := call.args[0].(litNode); ok && fn.validate != nil && lit.v.kind == kindString {
+		if err := fn.validate(string(lit.v.text)); err != nil {
+			return c.report(e.Args[0].Range(), sumCall, "%s cannot use this format: %s.", fn.name, err)
+		}
+	}
+	if row, ok := call.args[0].(rowNode); ok && (fn.name == "pick" || fn.name == "omit") {
+		for _, a := range call.args[1:] {
+			if lit, ok := a.(litNode); ok && lit.v.kind == kindString {
+				c.uses = append(c.uses, exprUse{row.side, string(lit.v.text), lit.rng, c.outer})
+			}
+		}
 	}
 	if fn.pattern {
 		lit, ok := call.args[0].(litNode)
@@ -288,6 +304,28 @@ func (c *compiler) call(e *hclsyntax.FunctionCallExpr) node {
 		call.re = re
 	}
 	return call
+}
+
+// isSecret reports whether an expression is env() or file(), or a local that is.
+func (c *compiler) isSecret(expr hcl.Expression) bool {
+	switch e := expr.(type) {
+	case *hclsyntax.FunctionCallExpr:
+		return e.Name == "env" || e.Name == "file"
+	case *hclsyntax.ScopeTraversalExpr:
+		name, ok := localName(e.Traversal)
+		call, isCall := c.scope.locals[name].(*hclsyntax.FunctionCallExpr)
+		return ok && isCall && len(e.Traversal) == 2 && (call.Name == "env" || call.Name == "file")
+	}
+	return false
+}
+
+func (c *compiler) secret(expr hcl.Expression) node {
+	if c.scope.secret != nil {
+		if s, ok := c.scope.secret(expr.(hclsyntax.Expression)); ok {
+			return litNode{at: at{expr.Range()}, v: stringValue([]byte(s)), secret: true}
+		}
+	}
+	return badNode{at{expr.Range()}} // reported
 }
 
 func (c *compiler) object(e *hclsyntax.ObjectConsExpr) node {

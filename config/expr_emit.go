@@ -47,8 +47,11 @@ func (b *binder) emit(n node) emitFn {
 			return dst
 		}
 	case callNode:
-		if n.fn.name == "merge" {
+		switch n.fn.name {
+		case "merge":
 			return b.emitMerge(n)
+		case "pick", "omit":
+			return b.emitChosen(n)
 		}
 	case objectNode:
 		return b.emitObject(n)

@@ -22,7 +22,13 @@ type exprFunc struct {
 	doc      string
 	// pattern says that the first argument is a literal regular expression.
 	pattern bool
-	// lazy functions (try, can, merge) evaluate their arguments themselves.
+	// validate judges the first argument, where it is a literal string, when the
+	// rule is loaded.
+	validate func(string) error
+	// secret says that the first argument may be env() or file().
+	secret bool
+	// lazy functions (try, can, merge, pick, omit) evaluate their arguments
+	// themselves.
 	lazy bool
 	run  func(f *frame, call *callNode, args []value) value
 }
@@ -80,8 +86,26 @@ func (fn *exprFunc) arity() string {
 var functions = map[string]*exprFunc{}
 
 func init() {
-	for _, fn := range slices.Concat(textFunctions, numberFunctions, collectionFunctions) {
-		functions[fn.name] = fn
+	for _, group := range functionGroups() {
+		for _, fn := range group.functions {
+			functions[fn.name] = fn
+		}
+	}
+}
+
+// functionGroup is a section of the reference.
+type functionGroup struct {
+	title     string
+	functions []*exprFunc
+}
+
+func functionGroups() []functionGroup {
+	return []functionGroup{
+		{"Texts", textFunctions},
+		{"Numbers", numberFunctions},
+		{"Lists and objects", slices.Concat(collectionFunctions, listFunctions)},
+		{"Times", timeFunctions},
+		{"Encoding, hashing, patterns", encodingFunctions},
 	}
 }
 
@@ -183,6 +207,11 @@ func runRegex(f *frame, c *callNode, a []value) value {
 	if m == nil {
 		return f.fail(c.rng, "the string does not match the pattern; test it with matches(), or guard it with try()")
 	}
+	return f.match(c, m)
+}
+
+// match is what a regular expression found: the text, or its groups.
+func (f *frame) match(c *callNode, m [][]byte) value {
 	if len(m) == 1 {
 		return stringValue(m[0])
 	}

@@ -47,7 +47,8 @@ type (
 	badNode struct{ at }
 	litNode struct {
 		at
-		v value
+		v      value
+		secret bool // of env() or file(): nothing may print it
 	}
 	rowNode struct {
 		at
@@ -170,6 +171,9 @@ func (o binaryOp) String() string { return opSymbols[o] }
 func describe(n node) string {
 	switch n := n.(type) {
 	case litNode:
+		if n.secret {
+			return "the secret"
+		}
 		switch n.v.kind {
 		case kindNull:
 			return "null"
