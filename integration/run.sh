@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Gets what the tests need and runs all of them: formatting, vet, lint, the static binary, every
-# package under the race detector, then the integration tests against real PostgreSQL. It asks
-# nothing, needs only Go, git and a package manager, and ends non-zero when anything failed.
+# package under the race detector, then the integration tests against real PostgreSQL, and those of
+# them that capture against the other versions of it, 14 to 18. It asks nothing, needs only Go, git
+# and a package manager, and ends non-zero when anything failed.
 #
 # Tools are kept in .cache; no cluster that exists on the machine is started, changed or used.
 set -uo pipefail
@@ -106,6 +107,15 @@ packages() {
 # The kill tests run on the ordinary binary, and the mixed run that asks for it on a race build.
 integration() { go test -count=1 -p 1 -timeout 15m ./integration/...; }
 
+# The installed version has had its turn by then.
+other_versions() {
+  local version others=()
+  for version in 14 15 16 17 18; do
+    bash integration/getpg.sh $version >/dev/null 2>&1 || others+=("$version")
+  done
+  bash integration/capture.sh "${others[@]}"
+}
+
 step "prerequisites" prerequisites || report
 step "golangci-lint $golangci_version" linter || report
 step "gofmt" formatted
@@ -114,4 +124,5 @@ step "lint" golangci-lint run --timeout 10m ./...
 step "static binary" static_binary || report
 step "packages, race detector" packages
 step "integration" integration
+step "capture on the other versions" other_versions
 report
