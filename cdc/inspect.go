@@ -41,6 +41,8 @@ type ServerState struct {
 	InRecovery bool
 	// WALSenderTimeout is 0 when there is none.
 	WALSenderTimeout time.Duration
+	// SlotTimeout is idle_replication_slot_timeout (18 and later); 0 is none.
+	SlotTimeout time.Duration
 	// Slots of MaxSlots replication slots are in use.
 	Slots, MaxSlots int
 	// CanCreate says that the role may create a publication in the database.
@@ -48,6 +50,12 @@ type ServerState struct {
 	Slot        *SlotState        // nil when there is none of the name
 	Publication *PublicationState // nil when there is none of the name
 }
+
+// failoverVersion is the first server_version_num that copies slots to standbys.
+const failoverVersion = 170000
+
+// CanFailover reports whether the server knows slots that standbys follow.
+func (st *ServerState) CanFailover() bool { return st.Version >= failoverVersion }
 
 // TimelineSwitch says at which position a timeline was left for the next.
 type TimelineSwitch struct {
@@ -109,6 +117,23 @@ type PublishedTable struct {
 // to run; a missing slot or publication is part of the state. slot and
 // publication may be empty.
 func Inspect(ctx context.Context, url relay.Secret, slot, publication string) (*ServerState, error) {
+	st, err := inspect(ctx, url, slot, publication)
+	if err != nil {
+		return nil, err
+	}
+	repl, err := connectReplication(ctx, url, "inspect", "", 0)
+	if err != nil {
+		return nil, err
+	}
+	defer disconnect(repl)
+	if err := st.readTimeline(ctx, repl); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// inspect reads what SQL tells.
+func inspect(ctx context.Context, url relay.Secret, slot, publication string) (*ServerState, error) {
 	if slot != "" {
 		if err := validSlotName(slot); err != nil {
 			return nil, err
@@ -133,15 +158,19 @@ func Inspect(ctx context.Context, url relay.Secret, slot, publication string) (*
 			return nil, err
 		}
 	}
-	repl, err := connectReplication(ctx, url, "inspect", "", 0)
+	return st, nil
+}
+
+// Refresh reads the state again, but for system identifier and timeline, which
+// do not change while a stream lives: it needs no second walsender, of which
+// the server may have no more.
+func (st *ServerState) Refresh(ctx context.Context, url relay.Secret, slot, publication string) (*ServerState, error) {
+	now, err := inspect(ctx, url, slot, publication)
 	if err != nil {
 		return nil, err
 	}
-	defer disconnect(repl)
-	if err := st.readTimeline(ctx, repl); err != nil {
-		return nil, err
-	}
-	return st, nil
+	now.SystemID, now.Timeline, now.History = st.SystemID, st.Timeline, st.History
+	return now, nil
 }
 
 // address returns the hosts and ports as configured, the first one first.
@@ -158,6 +187,8 @@ func address(c pgconn.Config) string {
 
 const serverSQL = `SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
   (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'),
+  extract(epoch FROM coalesce(current_setting('idle_replication_slot_timeout', true), '0')::interval)::bigint,
+  (CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE pg_current_wal_flush_lsn() END)::text,
   (SELECT count(*) FROM pg_replication_slots), current_setting('max_replication_slots')::int,
   current_setting('max_wal_senders')::int,
   current_database(), has_database_privilege(current_database(), 'CREATE'), pg_backend_pid(),
@@ -166,16 +197,20 @@ const serverSQL = `SELECT current_setting('server_version_num')::int, current_se
    FROM pg_roles r WHERE r.rolname = current_user)`
 
 func (st *ServerState) readServer(ctx context.Context, conn *pgx.Conn) error {
-	var timeout int64
+	var timeout, slotTimeout int64
+	var flush string
 	var senders int
 	var pid uint32
 	var replicates bool
-	err := conn.QueryRow(ctx, serverSQL).Scan(&st.Version, &st.WALLevel, &st.InRecovery, &timeout, &st.Slots, &st.MaxSlots,
+	err := conn.QueryRow(ctx, serverSQL).Scan(&st.Version, &st.WALLevel, &st.InRecovery, &timeout, &slotTimeout, &flush, &st.Slots, &st.MaxSlots,
 		&senders, &st.Database, &st.CanCreate, &pid, &replicates)
 	if err != nil {
 		return fmt.Errorf("inspect server: %w", err)
 	}
-	st.WALSenderTimeout = time.Duration(timeout) * time.Millisecond
+	st.WALSenderTimeout, st.SlotTimeout = time.Duration(timeout)*time.Millisecond, time.Duration(slotTimeout)*time.Second
+	if st.Flush, err = relay.ParseLSN(flush); err != nil {
+		return fmt.Errorf("inspect server: %w", err)
+	}
 	switch {
 	case pid != conn.PgConn().PID():
 		// A pooler makes up the key of a session that it does not own.

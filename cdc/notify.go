@@ -23,6 +23,12 @@ type Listener struct {
 	URL    relay.Secret
 	// Channels are listened to under exactly these names, 1 to 63 bytes each.
 	Channels []string
+	// Since is when an earlier life was last seen to listen; zero is never. From
+	// then on to the first LISTEN is a gap too.
+	Since time.Time
+	// Alive, when not nil, is told now and then that the listener has just been
+	// seen to listen. It must not wait for long.
+	Alive func(time.Time)
 	// MaxPause is the longest pause between two tries to connect; 0 is 30 s. A
 	// longer one makes longer gaps.
 	MaxPause time.Duration
@@ -31,9 +37,9 @@ type Listener struct {
 }
 
 const (
-	// listenPing is how long a session may be silent before it is asked for a sign
-	// of life.
-	listenPing = 10 * time.Second
+	// listenProbe is how often a session that listens is seen to listen, and the
+	// server asked whether it is shutting down: a smart shutdown waits for us.
+	listenProbe = 10 * time.Second
 	// probeWithin bounds the wait for a notification of our own.
 	probeWithin = 5 * time.Second
 	// probePrefix begins the channel of the probe.
@@ -68,25 +74,25 @@ func (l *Listener) Run(ctx context.Context, h func(*relay.Change) error, gap fun
 	if l.MaxPause > 0 {
 		pauses.MaxInterval = l.MaxPause
 	}
-	var alive time.Time // the last sign of life; zero before the first
+	alive := l.Since
 	attempt := func() error {
-		conn, early, err := l.listen(ctx)
+		s, early, err := l.listen(ctx)
 		if err != nil {
 			return permanently(err)
 		}
-		defer disconnect(conn)
+		defer disconnect(s.conn)
 		now := time.Now()
 		if !alive.IsZero() {
-			log.Warn("notifications may have been lost", "from", alive, "to", now, "gap", now.Sub(alive))
 			if err := gap(alive, now); err != nil {
 				return backoff.Permanent(byHandler(err))
 			}
 		}
-		alive = now
+		s.alive = func(at time.Time) { alive = at }
+		l.seen(s, now)
 		log.Info("listening", "channels", l.Channels)
 		// A session that worked begins the pauses anew.
 		defer pauses.Reset()
-		return permanently(receive(ctx, conn, early, h, &alive))
+		return permanently(l.receive(ctx, s, early, h))
 	}
 	err := backoff.RetryNotify(attempt, backoff.WithContext(pauses, ctx), func(err error, pause time.Duration) {
 		log.Warn("listening interrupted", "err", err, "pause", pause)
@@ -101,23 +107,32 @@ func permanently(err error) error {
 	return backoff.Permanent(err)
 }
 
-// listen opens a session in autocommit (notifications do not arrive within a
-// transaction) that listens, and has been seen to. early are the notifications
-// that arrived meanwhile.
-func (l *Listener) listen(ctx context.Context) (_ *pgx.Conn, early []*pgconn.Notification, err error) {
+// listening is a session in autocommit (notifications do not arrive within a
+// transaction) that listens, also to a channel of its own.
+type listening struct {
+	conn *pgx.Conn
+	// probe is the channel on which the session is seen to listen; nobody else
+	// can know its name.
+	probe string
+	alive func(time.Time)
+}
+
+// listen opens a session that listens and has been seen to. early are the
+// notifications that arrived meanwhile.
+func (l *Listener) listen(ctx context.Context) (_ *listening, early []*pgconn.Notification, err error) {
 	conn, err := connect(ctx, l.URL, "listen", "")
 	if err != nil {
 		return nil, nil, err
 	}
-	probe := probePrefix + rand.Text()
-	for _, channel := range append([]string{probe}, l.Channels...) {
+	s := &listening{conn: conn, probe: probePrefix + rand.Text()}
+	for _, channel := range append([]string{s.probe}, l.Channels...) {
 		if _, err = conn.Exec(ctx, "LISTEN "+quoteIdent(channel)); err != nil {
 			err = fmt.Errorf("listen to %s: %w", channel, err)
 			break
 		}
 	}
 	if err == nil {
-		early, err = l.probe(ctx, conn, probe)
+		early, err = l.await(ctx, s)
 	}
 	if sqlState(err) == codeReadOnly {
 		err = &SetupError{Summary: "the source's url leads to a standby, where LISTEN is not possible: the primary is needed", Err: err}
@@ -126,73 +141,127 @@ func (l *Listener) listen(ctx context.Context) (_ *pgx.Conn, early []*pgconn.Not
 		disconnect(conn)
 		return nil, nil, err
 	}
-	return conn, early, nil
+	return s, early, nil
 }
 
-// probe sends a notification from another session and waits for it. A pooler
-// that gives each transaction another session takes LISTEN and then delivers
-// nothing.
-func (l *Listener) probe(ctx context.Context, conn *pgx.Conn, channel string) (early []*pgconn.Notification, err error) {
-	other, err := connect(ctx, l.URL, "probe", "")
-	if err != nil {
+// await sends a notification from another session and waits for it.
+func (l *Listener) await(ctx context.Context, s *listening) (early []*pgconn.Notification, err error) {
+	if err := l.notify(ctx, s.probe); err != nil {
 		return nil, err
-	}
-	_, err = other.Exec(ctx, "SELECT pg_catalog.pg_notify($1, '')", channel)
-	disconnect(other)
-	if err != nil {
-		return nil, fmt.Errorf("notify: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeWithin)
 	defer cancel()
 	for {
-		n, err := conn.WaitForNotification(ctx)
+		n, err := s.conn.WaitForNotification(ctx)
 		switch {
 		case err != nil && pgconn.Timeout(err) && errors.Is(ctx.Err(), context.DeadlineExceeded):
-			return nil, &SetupError{
-				Summary: "notifications do not arrive: the source's url leads to a connection pooler, and a direct connection to PostgreSQL is needed",
-				Detail:  fmt.Sprintf("LISTEN succeeded, and a notification that was sent did not arrive within %s", probeWithin),
-			}
+			return nil, deaf()
 		case err != nil:
 			return nil, fmt.Errorf("listen: %w", err)
-		case n.Channel == channel:
-			_, err = conn.Exec(ctx, "UNLISTEN "+quoteIdent(channel))
-			return early, err
+		case n.Channel == s.probe:
+			return early, nil
 		}
 		early = append(early, n)
 	}
 }
 
-// receive hands notifications on until something breaks, and asks a silent
-// session for a sign of life.
-func receive(ctx context.Context, conn *pgx.Conn, early []*pgconn.Notification, h func(*relay.Change) error, alive *time.Time) error {
+// notify sends a notification from a session of its own.
+func (l *Listener) notify(ctx context.Context, channel string) error {
+	other, err := connect(ctx, l.URL, "probe", "")
+	if err != nil {
+		return err
+	}
+	defer disconnect(other)
+	if _, err = other.Exec(ctx, "SELECT pg_catalog.pg_notify($1, '')", channel); err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	return nil
+}
+
+// deaf says what a listener means that hears nothing of its own. A pooler that
+// gives each transaction another session takes LISTEN and then delivers nothing.
+func deaf() error {
+	return &SetupError{
+		Summary: "notifications do not arrive: the source's url leads to a connection pooler, and a direct connection to PostgreSQL is needed",
+		Detail:  fmt.Sprintf("LISTEN succeeded, and a notification that was sent did not arrive within %s", probeWithin),
+	}
+}
+
+func (l *Listener) seen(s *listening, at time.Time) {
+	s.alive(at)
+	if l.Alive != nil {
+		l.Alive(at)
+	}
+}
+
+// receive hands notifications on until something breaks. From time to time it
+// sends one to itself: one that does not come back, on a connection that seemed
+// to work, is a session that no longer listens.
+func (l *Listener) receive(ctx context.Context, s *listening, early []*pgconn.Notification, h func(*relay.Change) error) error {
 	for _, n := range early {
 		if err := notified(n, h); err != nil {
 			return err
 		}
 	}
+	next := time.Now().Add(listenProbe)
+	var due time.Time // when the probe under way has to have come back; zero is none
 	for {
-		wait, cancel := context.WithTimeout(ctx, listenPing)
-		n, err := conn.WaitForNotification(wait)
+		wake := next
+		if !due.IsZero() {
+			wake = due
+		}
+		wait, cancel := context.WithDeadline(ctx, wake)
+		n, err := s.conn.WaitForNotification(wait)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err == nil:
+		case err != nil && !pgconn.Timeout(err):
+			return fmt.Errorf("listen: %w", err)
+		case err != nil && !due.IsZero():
+			return deaf()
+		case err != nil: // time for the next probe
+		case n.Channel == s.probe:
+			due = time.Time{}
+			l.seen(s, time.Now())
+		default:
+			began := time.Now()
 			if err := notified(n, h); err != nil {
 				return err
 			}
-		case pgconn.Timeout(err):
-			ping, cancel := context.WithTimeout(ctx, listenPing)
-			err := conn.Ping(ping)
-			cancel()
-			if err != nil {
-				return fmt.Errorf("listen: %w", err)
+			now := time.Now()
+			if !due.IsZero() {
+				due = due.Add(now.Sub(began)) // it may be here already
 			}
-		default:
-			return fmt.Errorf("listen: %w", err)
+			s.alive(now)
 		}
-		*alive = time.Now()
+		if due.IsZero() && !time.Now().Before(next) {
+			next = time.Now().Add(listenProbe)
+			if due, err = l.probe(ctx, s); err != nil {
+				return err
+			}
+		}
 	}
+}
+
+// probe sends the session a notification and returns when it has to have come;
+// zero when the server has no room for another session, and this one lives. A
+// server that takes no session because it is shutting down may be waiting for
+// this one to go.
+func (l *Listener) probe(ctx context.Context, s *listening) (due time.Time, err error) {
+	err = l.notify(ctx, s.probe)
+	switch {
+	case err == nil:
+		return time.Now().Add(probeWithin), nil
+	case sqlState(err) == codeCannotConnectNow:
+		return time.Time{}, &temporaryError{msg: "the server is shutting down", err: err}
+	}
+	ping, cancel := context.WithTimeout(ctx, probeWithin)
+	defer cancel()
+	if dead := s.conn.Ping(ping); dead != nil {
+		return time.Time{}, fmt.Errorf("listen: %w", dead)
+	}
+	return time.Time{}, nil
 }
 
 func notified(n *pgconn.Notification, h func(*relay.Change) error) error {

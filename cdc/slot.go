@@ -99,7 +99,7 @@ func CreateSlot(ctx context.Context, url relay.Secret, slot string, o SlotOption
 func createSlotCommand(slot string, version int, o SlotOptions) (string, error) {
 	command := "CREATE_REPLICATION_SLOT " + quoteIdent(slot) + " LOGICAL pgoutput "
 	switch {
-	case o.Failover && version < 170000:
+	case o.Failover && version < failoverVersion:
 		return "", &SetupError{Summary: "a failover slot needs PostgreSQL 17"}
 	case o.Failover:
 		return command + "(SNAPSHOT 'nothing', FAILOVER true)", nil
@@ -107,6 +107,20 @@ func createSlotCommand(slot string, version int, o SlotOptions) (string, error) 
 		return command + "NOEXPORT_SNAPSHOT", nil
 	}
 	return command + "(SNAPSHOT 'nothing')", nil
+}
+
+// SetFailover changes whether standbys follow the slot, which nobody may be
+// reading. It needs PostgreSQL 17.
+func SetFailover(ctx context.Context, url relay.Secret, slot string, on bool) error {
+	conn, err := connectReplication(ctx, url, "alter slot", "", 0)
+	if err != nil {
+		return err
+	}
+	defer disconnect(conn)
+	if _, err := ask(ctx, conn, fmt.Sprintf("ALTER_REPLICATION_SLOT %s (FAILOVER %t)", quoteIdent(slot), on)); err != nil {
+		return fmt.Errorf("alter slot %s: %w", slot, err)
+	}
+	return nil
 }
 
 const slotBlockersSQL = `SELECT 'pid ' || pid || ' (' || coalesce(datname, '') || ', ' || coalesce(usename, '') || ', ' || coalesce(state, '')

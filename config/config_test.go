@@ -55,7 +55,7 @@ func TestLoad_ReadsEveryArgument(t *testing.T) {
 	stock.Range = hcl.Range{}
 	wantStock := Source{
 		Name: "stock", URL: relay.NewSecret("postgres:///stock?host=/run/postgresql"), Slot: "stock_events", Publication: "Stock Events",
-		Confirm: ConfirmDelivered, MaxRuleFailures: 5,
+		Confirm: ConfirmDelivered, MaxRuleFailures: 5, Failover: true,
 	}
 	if stock != wantStock {
 		t.Errorf("source\n%+v, want\n%+v", stock, wantStock)
@@ -138,7 +138,7 @@ func TestLoad_Defaults(t *testing.T) {
 		t.Errorf("settings\n%+v, want\n%+v", cfg.Settings, want)
 	}
 	s := cfg.Sources[0]
-	if s.Slot != "rowhook_main" || s.Publication != "rowhook_main" || !s.Manage || s.Confirm != ConfirmStored || s.MaxRuleFailures != 1000 || s.Failover {
+	if s.Slot != "rowhook_main" || s.Publication != "rowhook_main" || !s.Manage || s.Confirm != ConfirmStored || s.MaxRuleFailures != 1000 || !s.Failover {
 		t.Errorf("source %+v", s)
 	}
 	sink := mustLoadText(t, sourceText+`

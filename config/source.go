@@ -32,8 +32,8 @@ var sourceBlock = &Block{
 			Doc: "When PostgreSQL is told that it may forget WAL. stored: when the events are durable in rowhook's log. delivered: when every endpoint has them too, or they are dead letters; for disks that do not survive the machine. An endpoint that is down then makes WAL grow."},
 		{Name: "max_rule_failures", Type: TypeInteger, Default: "1000", Min: 1,
 			Doc: "The number of changes in a row on which rules may fail before the source stops, so that a broken rule does not fill the log with dead letters."},
-		{Name: "failover", Type: TypeBool, Default: "false",
-			Doc: "Whether the slot is created with the FAILOVER option, so that PostgreSQL 17 and later copy it to standbys that synchronize slots. An existing slot is not changed."},
+		{Name: "failover", Type: TypeBool, Default: "true",
+			Doc: "Whether the slot has the FAILOVER option where the server knows it (PostgreSQL 17 and later), so that standbys with sync_replication_slots copy it and it survives their promotion. Without such standbys it changes nothing."},
 	},
 }
 
@@ -120,8 +120,8 @@ func (e *evaluator) source(b *body) Source {
 			e.errorf(t.at, "Name is too long", "PostgreSQL cuts names after 63 bytes; this one has %d.", len(t.s))
 		}
 	}
-	if !s.Manage && b.arg("failover") != nil && s.Failover {
-		e.warnf(b.arg("failover").name, "Argument without effect", "With manage = false rowhook does not create the slot. Create it with the FAILOVER option.")
+	if !s.Manage && b.arg("failover") != nil {
+		e.warnf(b.arg("failover").name, "Argument without effect", "With manage = false rowhook does not create the slot: whoever does decides whether it has the FAILOVER option.")
 	}
 	if t := get[settingText](b, "url"); t.s != "" {
 		s.URL = relay.NewSecret(t.s)

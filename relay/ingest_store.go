@@ -20,6 +20,7 @@ type pending struct {
 	blocks   []*Block
 	bytes    int
 	failures []Failure
+	gaps     []*Gap
 	discard  bool
 	// tail is the last place given out, head the last one of a complete
 	// transaction.
@@ -104,7 +105,7 @@ func (in *Ingest) take(final bool) *Append {
 	defer in.mu.Unlock()
 	p := &in.next
 	chunk := in.tx.open && !in.tx.skip && p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes
-	whole := p.head > in.taken.Head
+	whole := p.head > in.taken.Head || len(p.gaps) > 0
 	moved := p.lsn != 0 && in.state != nil && p.lsn > in.state.LSN
 	if !chunk && !whole {
 		if !moved {
@@ -128,6 +129,10 @@ func (in *Ingest) take(final bool) *Append {
 		a.Failures = upTo(p.failures, p.head)
 		restFailures = p.failures[len(a.Failures):]
 	}
+	gaps := p.gaps
+	if len(gaps) > 0 {
+		a.Gap, gaps = gaps[0], gaps[1:]
+	}
 	if in.state != nil {
 		s := *in.state
 		if p.lsn != 0 {
@@ -147,7 +152,7 @@ func (in *Ingest) take(final bool) *Append {
 		in.state = &handed
 	}
 	in.taken.Head, in.taken.Tail = a.Head, a.Tail
-	in.next = pending{head: p.head, tail: p.tail, blocks: rest, bytes: sizeOf(rest), failures: restFailures}
+	in.next = pending{head: p.head, tail: p.tail, blocks: rest, bytes: sizeOf(rest), failures: restFailures, gaps: gaps}
 	in.giveRoom()
 	return a
 }

@@ -315,7 +315,23 @@ func (s *starter) lost(p LSN) error {
 		what = fmt.Sprintf(": what was committed after %s (%d bytes of WAL, since %s) may be missing", p, uint64(s.sv.Flush)-min(uint64(p), uint64(s.sv.Flush)), s.since())
 	}
 	return s.refuse(RefuseLost, "To accept that and go on with a new slot, start once with "+s.flag(ResetNow)+"; what was missed has to be delivered by other means.",
-		"slot %s is lost (%s)%s", s.slot.Name, s.slot.Lost, what)
+		"slot %s is lost (%s)%s", s.slot.Name, lostBecause(s.slot.Lost), what)
+}
+
+// lostBecause says in words why the server took a slot's history away, by
+// pg_replication_slots.invalidation_reason.
+func lostBecause(reason string) string {
+	why := map[string]string{
+		"wal_removed":            "it kept more WAL than max_slot_wal_keep_size allows, and the server removed it",
+		"idle_timeout":           "nothing read it for longer than idle_replication_slot_timeout",
+		"rows_removed":           "the primary removed rows of the catalogue that it needed: hot_standby_feedback was off or its connection broken",
+		"wal_level_insufficient": "wal_level of the primary was below logical",
+		"conflicting":            "it was in conflict with recovery on a standby",
+	}[reason]
+	if why == "" {
+		return reason
+	}
+	return reason + ": " + why
 }
 
 // diverged returns a refusal when the checkpoint lies on a history that the
@@ -410,7 +426,7 @@ func (s *starter) reset(r *Reset) (*StartPlan, error) {
 				"slot %s does not exist, so that nothing before now can be read", s.o.Slot)
 		}
 		return nil, s.refuse(RefuseReset, "Start once with "+s.flag(ResetNow)+".",
-			"slot %s is lost (%s), so that nothing before now can be read", s.slot.Name, s.slot.Lost)
+			"slot %s is lost (%s), so that nothing before now can be read", s.slot.Name, lostBecause(s.slot.Lost))
 	}
 	var broken error
 	if s.known() {

@@ -68,6 +68,8 @@ var (
 	descSourceEvents = desc("source_events_total", "Events made of changes.", "source")
 	descSourceRec    = desc("source_reconnects_total", "Connections lost and made again.", "source")
 	descSourceGaps   = desc("source_gaps_total", "Recorded holes in the history.", "source")
+	descNotifyGaps   = desc("notify_gaps_total", "Times in which notifications may have been lost.", "source")
+	descNotifyLength = desc("notify_gap_seconds_total", "Length of the times in which notifications may have been lost.", "source")
 	descChannelUp    = desc("channel_up", "1 while the channel is listened to.", "source", "channel")
 	descChannelN     = desc("channel_notifications_total", "Notifications received.", "source", "channel")
 
@@ -93,7 +95,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 		descUp, descBuildInfo,
 		descLogBytes, descLogMaxBytes, descLogFull, descStoreAppend, descStoreErrors,
 		descSourceUp, descSourceState, descSourceLag, descSourceP, descSourceCF, descSourceWAL, descSourceGen, descSourceLast,
-		descSourceTx, descSourceChg, descSourceEvents, descSourceRec, descSourceGaps, descChannelUp, descChannelN,
+		descSourceTx, descSourceChg, descSourceEvents, descSourceRec, descSourceGaps, descNotifyGaps, descNotifyLength, descChannelUp, descChannelN,
 		descRuleSeen, descRuleMatched, descRuleFailed,
 		descEndpointUp, descEndpointBehind, descEndpointOldest, descEndpointInFlight, descEndpointRetrying, descEndpointDead, descEndpointHeld,
 		descDeliveries, descAttempts, descLatency,
@@ -179,6 +181,10 @@ func (e emitter) source(s *api.SourceStatus) {
 	e.counter(descSourceEvents, s.Events, s.Name)
 	e.counter(descSourceRec, s.Reconnects, s.Name)
 	e.counter(descSourceGaps, s.Gaps, s.Name)
+	if len(s.Channels) > 0 {
+		e.counter(descNotifyGaps, s.NotifyGaps, s.Name)
+		e.ch <- prometheus.MustNewConstMetric(descNotifyLength, prometheus.CounterValue, s.NotifyGapSeconds, s.Name)
+	}
 	for i := range s.Channels {
 		c := &s.Channels[i]
 		e.gauge(descChannelUp, number(c.Listening), s.Name, c.Name)

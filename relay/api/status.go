@@ -83,6 +83,10 @@ type SourceStatus struct {
 	Gaps     int64           `json:"gaps"`
 	LastGap  *Gap            `json:"last_gap,omitempty"`
 	Channels []ChannelStatus `json:"channels,omitempty"`
+	// NotifyGaps counts the times in which notifications may have been lost since
+	// the daemon started, NotifyGapSeconds sums their lengths.
+	NotifyGaps       int64   `json:"notify_gaps,omitempty"`
+	NotifyGapSeconds float64 `json:"notify_gap_seconds,omitempty"`
 }
 
 // ChannelStatus is one NOTIFY channel of a source.

@@ -16,7 +16,6 @@ import (
 
 // session starts the source and reads it until something breaks.
 func (s *source) session(ctx context.Context) error {
-	s.setState(api.SourceStarting, "")
 	start, in, err := s.start(ctx)
 	if err != nil {
 		return err
@@ -44,7 +43,7 @@ func (s *source) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	wg.Go(func() { s.watch(watch, unwatch, sv.Publication) })
+	wg.Go(func() { s.watch(watch, unwatch, sv) })
 	s.log.Info("streaming", "slot", s.cfg.Slot, "lsn", start.LSN.String(), "generation", start.Generation)
 	s.heard.Store(0)
 	s.setState(api.SourceStreaming, "")
@@ -123,7 +122,7 @@ func (h *handler) stop() {
 
 // watch looks at slot and publication from time to time, for the status and to
 // notice what the stream itself does not say.
-func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, had *cdc.PublicationState) {
+func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cdc.ServerState) {
 	tick := time.NewTicker(inspectInterval)
 	defer tick.Stop()
 	for {
@@ -132,10 +131,12 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, had *c
 		case <-ctx.Done():
 			return
 		}
-		sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+		had := sv.Publication
+		now, err := sv.Refresh(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
 		if err != nil {
 			continue // the stream finds out by itself
 		}
+		sv = now
 		s.mu.Lock()
 		s.server = sv
 		s.mu.Unlock()
@@ -154,7 +155,6 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, had *c
 			})
 			return
 		}
-		had = sv.Publication
 	}
 }
 

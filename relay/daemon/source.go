@@ -26,6 +26,8 @@ const (
 	// inspectInterval is how often the server is asked for slot and publication.
 	inspectInterval = 10 * time.Second
 	maxReconnect    = 15 * time.Second
+	// unusableRetry is how often a server that we cannot use is asked again.
+	unusableRetry = 10 * time.Second
 )
 
 // source runs one source.
@@ -37,8 +39,11 @@ type source struct {
 	stats relay.IngestStats
 	// notifications has its own counters.
 	notifyStats relay.IngestStats
-	heard       atomic.Int64 // last sign of life of the server, microseconds
-	reconnects  atomic.Int64
+	// notifyGaps counts the times in which nothing listened, notifyGapMicros sums
+	// their lengths.
+	notifyGaps, notifyGapMicros atomic.Int64
+	heard                       atomic.Int64 // last sign of life of the server, microseconds
+	reconnects                  atomic.Int64
 
 	mu            sync.Mutex
 	state         string
@@ -131,13 +136,15 @@ func (s *source) pendingReset(ctx context.Context) error {
 	return nil
 }
 
-func (s *source) setState(state, reason string) {
+// setState says what the source does, and reports whether that is new.
+func (s *source) setState(state, reason string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == state && s.reason == reason {
-		return
+		return false
 	}
 	s.state, s.reason, s.since = state, reason, time.Now()
+	return true
 }
 
 func (s *source) setPaused(reason string) {
@@ -195,12 +202,19 @@ func (s *source) run(ctx context.Context) error {
 				refused.Remedy += " The flag --reset-checkpoint " + s.spent + " was applied before and is not applied again: start once without it, or use rowhook checkpoint reset."
 			}
 			s.refuseReset(err)
-			s.log.Error("source is stopped until somebody does something", "err", err)
-			s.setState(api.SourceStopped, reasonText(err))
+			if s.setState(api.SourceStopped, reasonText(err)) {
+				s.log.Error("source is stopped until somebody does something", "err", err)
+			}
 			if s.d.o.ExitOnSourceStop {
 				return fmt.Errorf("stopped: %w", err)
 			}
+			var again <-chan time.Time
+			if errors.As(err, new(*unusableError)) {
+				again = time.After(unusableRetry)
+			}
 			select {
+			case <-again:
+				continue
 			case <-s.wake:
 				continue
 			case <-ctx.Done():
@@ -248,6 +262,15 @@ func (e *slotHeldError) Error() string {
 	return fmt.Sprintf("slot %s is being read by process %d of the server (%s): waiting for it to end", e.slot.Name, e.slot.ActivePID, e.slot.ActiveApplication)
 }
 
+// unusableError is what keeps us from using a server that is there: the
+// credentials, a right, a setting. A person has to put that right on the server.
+// Nothing was read and nothing decided, so the source goes on by itself then.
+type unusableError struct{ err error }
+
+func (e *unusableError) Error() string { return e.err.Error() }
+
+func (e *unusableError) Unwrap() error { return e.err }
+
 // temporary reports whether the source may go on by itself after err.
 func temporary(err error) bool {
 	var setup *cdc.SetupError
@@ -255,10 +278,13 @@ func temporary(err error) bool {
 	var store *storeError
 	var held *slotHeldError
 	switch {
-	case errors.As(err, &setup), errors.As(err, &refused):
+	case errors.As(err, &setup), errors.As(err, &refused), errors.As(err, new(*unusableError)):
 		return false
 	case errors.As(err, &store), errors.As(err, &held), errors.Is(err, errSlotBeingMade):
 		return true
+	case errors.Is(err, cdc.ErrSlotMissing), errors.Is(err, cdc.ErrSlotLost),
+		errors.Is(err, cdc.ErrStartBeforeSlot), errors.Is(err, cdc.ErrStartBeyondServer):
+		return true // the slot has changed since the start: the next one says what that means
 	}
 	return cdc.IsTemporary(err)
 }
@@ -298,10 +324,11 @@ func (e *ConfigError) Error() string {
 // start decides how to begin, does what that asks for, and returns the state
 // to stream from.
 func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, error) {
-	sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+	sv, err := s.inspect(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	s.setState(api.SourceStarting, "")
 	s.mu.Lock()
 	s.server = sv
 	reset := s.reset
@@ -332,6 +359,9 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	for _, n := range plan.Notes {
 		s.log.Warn(n)
 	}
+	if t := sv.SlotTimeout; t > 0 {
+		s.log.Warn("the slot is lost when rowhook does not read it for so long: idle_replication_slot_timeout is set", "timeout", t)
+	}
 	if err := s.publish(ctx, sv); err != nil {
 		return nil, nil, err
 	}
@@ -343,8 +373,12 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	}
 	state := plan.State
 	if plan.Action != relay.StartStream {
-		if state, err = s.createSlot(ctx, plan); err != nil {
+		if state, err = s.createSlot(ctx, sv, plan); err != nil {
 			return nil, nil, err
+		}
+	} else if s.cfg.Manage && sv.CanFailover() && sv.Slot.Failover != s.cfg.Failover {
+		if err := cdc.SetFailover(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Failover); err != nil {
+			s.log.Warn("the slot's failover option cannot be changed", "slot", s.cfg.Slot, "want", s.cfg.Failover, "err", err)
 		}
 	}
 	in, err := s.open(ctx, &state)
@@ -357,6 +391,21 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 		}
 	}
 	return &state, in, nil
+}
+
+// inspect reads the state of a server that can be used.
+func (s *source) inspect(ctx context.Context) (*cdc.ServerState, error) {
+	sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+	if err == nil && sv.InRecovery && s.cfg.Manage {
+		err = &cdc.SetupError{
+			Summary: fmt.Sprintf("the server at %s is a standby", sv.Address),
+			Detail:  "slot and publication are managed on the primary. Where the roles may change, name all hosts in the URL, with target_session_attrs=read-write",
+		}
+	}
+	if err != nil && !temporary(err) && ctx.Err() == nil {
+		return nil, &unusableError{err}
+	}
+	return sv, err
 }
 
 // startOptions are what PlanStart has to know of the configuration.
@@ -458,14 +507,14 @@ func (s *source) checkPublication(sv *cdc.ServerState, tables []relay.TableName)
 }
 
 // createSlot makes the slot of a plan and stores where it begins.
-func (s *source) createSlot(ctx context.Context, plan *relay.StartPlan) (relay.SourceState, error) {
+func (s *source) createSlot(ctx context.Context, sv *cdc.ServerState, plan *relay.StartPlan) (relay.SourceState, error) {
 	state := plan.State
 	if plan.Action == relay.StartRecreate {
 		if err := cdc.DropSlot(ctx, s.cfg.URL, s.cfg.Slot); err != nil {
 			return state, err
 		}
 	}
-	lsn, err := cdc.CreateSlot(ctx, s.cfg.URL, s.cfg.Slot, cdc.SlotOptions{Failover: s.cfg.Failover})
+	lsn, err := cdc.CreateSlot(ctx, s.cfg.URL, s.cfg.Slot, cdc.SlotOptions{Failover: s.cfg.Failover && sv.CanFailover()})
 	if err != nil {
 		return state, err
 	}

@@ -78,7 +78,7 @@ func (s *source) status() api.SourceStatus {
 		Name: s.cfg.Name, State: s.state, Reason: s.reason, Since: s.since.UTC(), Slot: s.cfg.Slot, Publication: s.cfg.Publication,
 		Transactions: s.stats.Transactions.Load(), Changes: s.stats.Changes.Load() + s.notifyStats.Changes.Load(),
 		Events: s.stats.Events.Load() + s.notifyStats.Events.Load(), Reconnects: s.reconnects.Load(), Gaps: s.gaps,
-		Channels: s.channelStatus(),
+		Channels: s.channelStatus(), NotifyGaps: s.notifyGaps.Load(), NotifyGapSeconds: float64(s.notifyGapMicros.Load()) / 1e6,
 	}
 	if at := s.stats.LastChange.Load(); at > 0 {
 		st.LastChange = time.UnixMicro(at).UTC()
