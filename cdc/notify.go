@@ -27,7 +27,8 @@ type Listener struct {
 	// then on to the first LISTEN is a gap too.
 	Since time.Time
 	// Alive, when not nil, is told now and then that the listener has just been
-	// seen to listen. It must not wait for long.
+	// seen to listen, and with a zero time that it does not any more. It must not
+	// wait for long.
 	Alive func(time.Time)
 	// MaxPause is the longest pause between two tries to connect; 0 is 30 s. A
 	// longer one makes longer gaps.
@@ -90,6 +91,7 @@ func (l *Listener) Run(ctx context.Context, h func(*relay.Change) error, gap fun
 		s.alive = func(at time.Time) { alive = at }
 		l.seen(s, now)
 		log.Info("listening", "channels", l.Channels)
+		defer l.tell(time.Time{})
 		// A session that worked begins the pauses anew.
 		defer pauses.Reset()
 		return permanently(l.receive(ctx, s, early, h))
@@ -189,6 +191,10 @@ func deaf() error {
 
 func (l *Listener) seen(s *listening, at time.Time) {
 	s.alive(at)
+	l.tell(at)
+}
+
+func (l *Listener) tell(at time.Time) {
 	if l.Alive != nil {
 		l.Alive(at)
 	}

@@ -118,9 +118,6 @@ event "hint" {
 			if len(src.Channels) != 1 || src.Channels[0].Name != "Hints ☃" || !src.Channels[0].Listening {
 				return fmt.Errorf("channels: %+v", src.Channels)
 			}
-			if s.ask("SELECT count(*)::text FROM pg_stat_activity WHERE datname = $1 AND application_name = 'rowhook listen' AND query LIKE 'UNLISTEN%'", db) != "1" {
-				return fmt.Errorf("the session does not listen yet")
-			}
 			return nil
 		})
 	}
@@ -157,12 +154,15 @@ event "hint" {
 	listening()
 	s.exec(`SELECT pg_notify('Hints ☃', '{"id": 2}')`)
 	s.expect(1, 2)
-	// It is durable, and the rows' history has no part in it.
+	// It is durable, and the rows' history has no part in it. A restart is a gap too.
 	s.d.Kill9()
 	s.d.StartReady()
-	if cp := s.checkpoint(); len(cp.Gaps) != 1 || cp.Gaps[0].Reason != gap.Reason || cp.Generation != 1 {
-		t.Errorf("checkpoint: %+v", cp)
-	}
+	s.eventually(func() error {
+		if cp := s.checkpoint(); len(cp.Gaps) != 2 || cp.Gaps[0].Reason != gap.Reason || cp.Generation != 1 {
+			return fmt.Errorf("checkpoint: %+v", cp)
+		}
+		return nil
+	})
 }
 
 func ruleMetrics(t *testing.T, cluster *postgres.Cluster, db string) {

@@ -201,9 +201,12 @@ func (n *notifications) gap(from, to time.Time, lost int, why string) {
 }
 
 // listens notes that the source was seen to listen, and that what it heard had
-// room.
+// room; at a zero time, that it does not listen any more.
 func (n *notifications) listens(at time.Time) {
-	n.s.setNotifyProblem("")
+	n.s.setListening(!at.IsZero())
+	if at.IsZero() {
+		return
+	}
 	n.mu.Lock()
 	if !n.refused.IsZero() {
 		n.mu.Unlock()
@@ -245,6 +248,15 @@ func (n *notifications) close(ctx context.Context) {
 	}
 }
 
+func (s *source) setListening(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listening = on
+	if on {
+		s.notifyProblem = ""
+	}
+}
+
 func (s *source) setNotifyProblem(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,7 +266,7 @@ func (s *source) setNotifyProblem(reason string) {
 func (s *source) channelStatus() []api.ChannelStatus {
 	var out []api.ChannelStatus
 	for _, name := range s.rules.Channels() {
-		c := api.ChannelStatus{Name: name, Listening: s.notify != nil && s.notifyProblem == ""}
+		c := api.ChannelStatus{Name: name, Listening: s.listening}
 		for i, r := range s.rules.Rules() {
 			if r.Channel == name {
 				c.Notifications = max(c.Notifications, s.rules.Stats(i).Seen.Load())

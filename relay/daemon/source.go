@@ -53,6 +53,7 @@ type source struct {
 	ingest        *relay.Ingest
 	notify        *relay.Ingest
 	notifyProblem string
+	listening     bool // to its channels
 	paused        string
 	gaps          int64
 	lastGap       *relay.Gap
