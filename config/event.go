@@ -43,12 +43,16 @@ var eventBlock = &Block{
 			Doc: "The operations that the rule matches. It is required for tables. read is a row that a backfill found."},
 		{Name: "when", Type: TypeExpression,
 			Doc: "The condition, a bool. Without it every change matches."},
+		{Name: "for_each", Type: TypeExpression,
+			Doc: "A list or an object; one event is made of each of its elements, in their order, with each.key (its index or name) and each.value in key, tenant and data. null makes no event, and so does an empty list. At most 1,000 events come of one change. To choose among the elements, filter: [for x in new.items : x if x.qty > 0]."},
 		{Name: "key", Type: TypeExpression,
 			Doc: "The key of the event: events of one key reach an endpoint in order. The default for rows is the table and the primary key; keys written here are one namespace, so that rules can order across tables. null is no key and no order."},
 		{Name: "tenant", Type: TypeExpression,
 			Doc: "The customer of the application that the event is about."},
 		{Name: "data", Type: TypeExpression, Required: true,
 			Doc: "What the event carries: an object, row for the whole row, or payload."},
+		{Name: "on_error", Type: TypeString, Default: `"continue"`, OneOf: []string{"continue", "halt", "skip"},
+			Doc: "What happens when the rule fails on a change. continue: the change becomes a dead letter, and the source goes on until the rule has failed max_rule_failures times in a row. halt: the source stops before the change, which is judged again when the rule is corrected; nothing is lost and the order holds. skip: the source goes on and the change makes no event of this rule, ever. Each failure is counted and logged, and the last is in the status."},
 		{Name: "payload_format", Type: TypeString, Default: `"json"`, OneOf: []string{"json", "text"}, In: ofPayload,
 			Doc: "Whether payload is parsed as JSON, or is the raw string. With json a payload that is no JSON makes a dead letter."},
 		{Name: "non_transactional", Type: TypeBool, Default: "false", In: []string{"message"},
@@ -107,6 +111,10 @@ func (e *evaluator) event(b *body, sources []Source) *rule {
 				e.errorf(s.name, "Argument does not apply", "%s is for events on %s; this one is on a %s.", arg.Name, formsText(arg.In), form)
 			}
 		}
+	}
+	r.OnError = map[string]relay.OnError{"halt": relay.OnErrorHalt, "skip": relay.OnErrorSkip}[get[settingText](b, "on_error").s]
+	if s := b.arg("on_error"); s != nil && r.OnError == relay.OnErrorHalt && kind == ruleChannel && one {
+		e.errorf(s.expr.Range(), "Argument does not apply", "A notification that is not taken is lost, so its source cannot halt before it. Use \"continue\", or send the event as a logical message.")
 	}
 	e.expressions(b, r, kind, one)
 	return r
@@ -294,11 +302,15 @@ func (e *evaluator) operations(b *body, r *rule, kind ruleKind, one bool) {
 	}
 }
 
-// expressions compiles when, key, tenant and data.
+// expressionNames are the arguments that are expressions, in the order in which
+// the hash of a rule has them.
+var expressionNames = [...]string{"when", "key", "tenant", "data", "for_each"}
+
+// expressions compiles when, for_each, key, tenant and data.
 func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
-	var exprs [4]hclsyntax.Expression
-	var given [4]hcl.Expression // a nil interface where there is none
-	for i, name := range []string{"when", "key", "tenant", "data"} {
+	var exprs [len(expressionNames)]hclsyntax.Expression
+	var given [len(expressionNames)]hcl.Expression // a nil interface where there is none
+	for i, name := range expressionNames {
 		if s := b.arg(name); s != nil {
 			exprs[i], given[i] = s.expr, s.expr
 		}
@@ -319,6 +331,7 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 	}
 	scope := exprScope{
 		kind: kind, source: r.Source, ops: r.Ops, tables: r.Tables, locals: e.locals.expressions(),
+		forEach:         given[4],
 		secret:          e.secretText,
 		payloadText:     get[settingText](b, "payload_format").s == "text",
 		numbersAsString: get[settingText](b, "numbers").s == "string",

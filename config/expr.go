@@ -25,6 +25,9 @@ type exprScope struct {
 	// locals are the expressions of the locals blocks. A local is compiled where
 	// it is used and may use every name that is known there.
 	locals map[string]hcl.Expression
+	// forEach is the expression of for_each, nil when there is none. It stands
+	// here because it gives key, tenant and data the name each.
+	forEach hcl.Expression
 	// secret evaluates env() and file(). It returns false when it has reported a
 	// mistake.
 	secret          func(hclsyntax.Expression) (string, bool)
@@ -36,6 +39,7 @@ type exprScope struct {
 type ruleExprs struct {
 	scope                   exprScope
 	when, key, tenant, data *compiledExpr // nil when absent
+	forEach                 *compiledExpr
 	uses                    []exprUse
 }
 
@@ -45,6 +49,13 @@ type compiledExpr struct {
 	rng  hcl.Range
 	node node
 }
+
+// The slots of each.key and each.value, before those of for expressions.
+const (
+	eachKeySlot = iota
+	eachValueSlot
+	eachSlots
+)
 
 // columnUse is a column that a rule reads, and where.
 type columnUse struct {
@@ -70,15 +81,18 @@ type exprUse struct {
 func compileExprs(scope exprScope, when, key, tenant, data hcl.Expression) (*ruleExprs, hcl.Diagnostics) {
 	e := &ruleExprs{scope: scope}
 	c := &compiler{scope: &e.scope, localNodes: map[string]node{}}
+	if scope.forEach != nil {
+		c.slots = eachSlots
+	}
 	for _, a := range []struct {
 		name string
 		expr hcl.Expression
 		into **compiledExpr
-	}{{"when", when, &e.when}, {"key", key, &e.key}, {"tenant", tenant, &e.tenant}, {"data", data, &e.data}} {
+	}{{"when", when, &e.when}, {"for_each", scope.forEach, &e.forEach}, {"key", key, &e.key}, {"tenant", tenant, &e.tenant}, {"data", data, &e.data}} {
 		if a.expr == nil {
 			continue
 		}
-		c.outer = a.expr.Range()
+		c.outer, c.argument = a.expr.Range(), a.name
 		*a.into = &compiledExpr{name: a.name, rng: a.expr.Range(), node: c.compile(a.expr)}
 	}
 	if data == nil && scope.kind == ruleTable {

@@ -92,12 +92,16 @@ func quoteTable(n relay.TableName) string {
 // table a column can be anything.
 func (e *ruleExprs) typeCheck(t *relay.Table) hcl.Diagnostics {
 	c := &checker{t: t, scope: &e.scope, vars: map[int]kinds{}, done: map[hcl.Range]kinds{}}
-	for _, x := range []*compiledExpr{e.when, e.key, e.tenant, e.data} {
+	c.vars[eachKeySlot], c.vars[eachValueSlot] = isString|isNumber, isAny
+	for _, x := range []*compiledExpr{e.when, e.forEach, e.key, e.tenant, e.data} {
 		if x == nil {
 			continue
 		}
 		c.outer = x.rng
 		k := c.kinds(x.node)
+		if x == e.forEach && k&(isList|isObject|isNull) == 0 {
+			c.report(x.node, sumTypes, "for_each needs a list or an object, and %s is %s.", describe(x.node), k)
+		}
 		if x == e.when && k&isBool == 0 {
 			c.report(x.node, sumTypes, "The condition must be true or false, and %s is %s.", describe(x.node), k)
 		}

@@ -16,8 +16,10 @@ import (
 type compiler struct {
 	scope *exprScope
 	outer hcl.Range // of the argument the expression stands in
-	diags hcl.Diagnostics
-	uses  []exprUse
+	// argument is its name.
+	argument string
+	diags    hcl.Diagnostics
+	uses     []exprUse
 
 	vars  []exprVar // variables of the for expressions around, innermost last
 	slots int

@@ -21,10 +21,13 @@ func (c *compiler) rootNames() []string {
 	default:
 		names = append(names, "payload")
 	}
+	if c.scope.forEach != nil {
+		names = append(names, "each")
+	}
 	return append(names, "op", "source", "tx", "local")
 }
 
-var allRoots = []string{"new", "old", "row", "changed", "op", "table", "source", "tx", "payload", "local"}
+var allRoots = []string{"new", "old", "row", "changed", "op", "table", "source", "tx", "payload", "local", "each"}
 
 var txNames = []string{"xid", "lsn", "commit_time", "context"}
 
@@ -65,6 +68,8 @@ func (c *compiler) traversal(t hcl.Traversal, rng hcl.Range) node {
 			return c.report(rng, sumUnsupported, "changed needs a column, as in changed.status.")
 		}
 		return c.path(c.column(sideChanged, attr, rng), t[2:], rng)
+	case "each":
+		return c.each(t, attr, rng)
 	case "tx":
 		if !hasAttr {
 			return c.report(rng, sumUnsupported, "tx needs one of its attributes: %s.", strings.Join(txNames, ", "))
@@ -121,8 +126,24 @@ func (c *compiler) unknownRoot(t hcl.Traversal) node {
 	return c.report(t[0].SourceRange(), sumUnknownName, "There is nothing named %s; expressions begin with one of %s.%s", root, strings.Join(known, ", "), hint)
 }
 
+// each resolves each.key and each.value.
+func (c *compiler) each(t hcl.Traversal, attr string, rng hcl.Range) node {
+	i := slices.Index([]string{"key", "value"}, attr)
+	switch {
+	case i < 0:
+		return c.report(rng, sumUnknownName, "each has two attributes: each.key, the index or name of the element, and each.value, the element.")
+	case c.argument == "when":
+		return c.report(rng, sumNotHere, "when judges the change as a whole, before for_each takes its elements. To choose among these, filter: for_each = [for x in ... : x if ...].")
+	case c.argument == "for_each":
+		return c.report(rng, sumNotHere, "for_each is what each is made of.")
+	}
+	return c.path(varNode{at{rng}, eachKeySlot + i, "each." + attr}, t[2:], rng)
+}
+
 func (c *compiler) notHere(root string, rng hcl.Range) node {
 	switch {
+	case root == "each":
+		return c.report(rng, sumNotHere, "each is an element of for_each, and this event has none. For one event of each element of a list: for_each = new.items.")
 	case root == "payload":
 		return c.report(rng, sumNotHere, "A rule on a table has no payload. Its data is in new, old and row.")
 	case c.scope.kind == ruleChannel:

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"github.com/rowhook/rowhook/relay"
 	"github.com/rowhook/rowhook/relay/pgvalue"
 )
@@ -13,6 +15,8 @@ type program struct {
 	rel         *relay.Relation
 	payloadText bool
 	when        condFn
+	forEach     evalFn // nil: one event of the change
+	forEachAt   hcl.Range
 	key, tenant evalFn
 	data        emitFn
 	// noData says that the rule has no data of its own, and so a truncate,
@@ -36,6 +40,10 @@ func (e *ruleExprs) bind(rel *relay.Relation) (relay.Program, error) {
 	p.frame.prog = p
 	if e.when != nil {
 		p.when = b.cond(e.when.node, "when")
+	}
+	if e.forEach != nil {
+		p.forEach, p.forEachAt = b.eval(e.forEach.node), e.forEach.rng
+		p.frame.vars = make([]value, eachSlots)
 	}
 	if e.key != nil {
 		p.key = b.eval(e.key.node)
@@ -100,11 +108,23 @@ func (p *program) Eval(c *relay.Change, d *relay.Draft) (bool, error) {
 			return false, p.failure("when")
 		}
 	}
+	if p.forEach != nil {
+		return p.each(c, d)
+	}
+	if err := p.draft(c, d); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// draft makes the event of a change that the rule matches.
+func (p *program) draft(c *relay.Change, d *relay.Draft) error {
+	f := &p.frame
 	if p.key != nil {
 		d.KeyKind = relay.KeyNone
 		v := f.known(p.key(f))
 		if v.kind == kindFailed {
-			return false, p.failure("key")
+			return p.failure("key")
 		}
 		if v.kind != kindNull {
 			d.KeyKind = relay.KeySet
@@ -117,7 +137,7 @@ func (p *program) Eval(c *relay.Change, d *relay.Draft) (bool, error) {
 	if p.tenant != nil {
 		v := f.known(p.tenant(f))
 		if v.kind == kindFailed {
-			return false, p.failure("tenant")
+			return p.failure("tenant")
 		}
 		if v.kind != kindNull {
 			d.HasTenant = true
@@ -126,7 +146,7 @@ func (p *program) Eval(c *relay.Change, d *relay.Draft) (bool, error) {
 	}
 	if p.noData && c.Op == relay.Truncate {
 		d.Data = append(d.Data[:0], "null"...)
-		return true, nil
+		return nil
 	}
 	f.printer = p.numbers
 	f.unchanged = d.Unchanged[:0]
@@ -137,9 +157,9 @@ func (p *program) Eval(c *relay.Change, d *relay.Draft) (bool, error) {
 		f.err = &evalError{msg: "the data is a column that was not sent, because it is stored out of line (TOAST) and did not change: put it into an object, where it can be left out"}
 	}
 	if f.err != nil {
-		return false, p.failure("data")
+		return p.failure("data")
 	}
-	return true, nil
+	return nil
 }
 
 // begin sets the frame to a change.

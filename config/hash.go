@@ -19,7 +19,7 @@ import (
 // are written, with the locals they need, so that a change anywhere changes
 // it; that two ways of writing one thing differ costs nothing but a half-stored
 // transaction stored anew.
-func (e *evaluator) hash(r *rule, scope exprScope, exprs [4]hclsyntax.Expression, reached []*local) string {
+func (e *evaluator) hash(r *rule, scope exprScope, exprs [len(expressionNames)]hclsyntax.Expression, reached []*local) string {
 	h := sha256.New()
 	tables := slices.Clone(r.Tables)
 	slices.SortFunc(tables, func(a, b relay.TableName) int {

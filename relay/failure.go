@@ -81,10 +81,10 @@ func (s *storedChange) keep(b []byte) string {
 var ErrStillFails = errors.New("the rule still fails")
 
 // Rejudge passes the change of a dead letter through its rule again and returns
-// the event the rule now makes of it, with the id it would have had at first, or
-// nil when the rule does not match. rel is the table as it is now, nil for
-// notifications and messages. The event has no place in a stream yet.
-func Rejudge(set *RuleSet, f *Failure, src *SourceState, rel *Relation) (*Event, error) {
+// the events the rule now makes of it, with the ids they would have had at
+// first; none when the rule does not match. rel is the table as it is now, nil
+// for notifications and messages. The events have no place in a stream yet.
+func Rejudge(set *RuleSet, f *Failure, src *SourceState, rel *Relation) ([]Event, error) {
 	var s storedChange
 	if err := json.Unmarshal(f.Change, &s); err != nil {
 		return nil, fmt.Errorf("the change cannot be read: %w", err)
@@ -126,9 +126,14 @@ func Rejudge(set *RuleSet, f *Failure, src *SourceState, rel *Relation) (*Event,
 	if c.Op == Notify {
 		facts.ChangeLSN = 0
 	}
-	e := makeEvent(&c, rule, &d, &facts, f.At)
-	e.Source, e.Generation, e.Index = src.Source, src.Generation, uint32(f.Seq)
-	return &e, nil
+	events := make([]Event, d.Len())
+	for i := range events {
+		facts.Item = uint32(i)
+		e := makeEvent(&c, rule, d.At(i), &facts, f.At)
+		e.Source, e.Generation, e.Index = src.Source, src.Generation, uint32(f.Seq)+facts.Item
+		events[i] = e
+	}
+	return events, nil
 }
 
 func opOf(word string) Op {

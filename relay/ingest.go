@@ -332,11 +332,13 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 			ok, err = b.prog.Eval(c, d)
 		}
 		if err != nil {
-			stats.Failed.Add(1)
-			stats.inRow++
-			if now := time.Now(); now.Sub(stats.told) > time.Minute {
-				stats.told = now
-				in.cfg.Logger.Warn("a rule failed on a change, see rowhook events failures", "source", in.cfg.Source, "rule", rule.Name, "lsn", c.LSN.String(), "failed", stats.Failed.Load(), "err", err)
+			in.noteFailure(c, rule, stats, err)
+			switch rule.OnError {
+			case OnErrorHalt:
+				in.dropOpen()
+				return &RuleFailedError{Rule: rule.Name, LSN: c.LSN, Err: err}
+			case OnErrorSkip:
+				continue
 			}
 			in.fail(c, rule, f, at, err)
 			if in.cfg.MaxFailures > 0 && stats.inRow >= in.cfg.MaxFailures {
@@ -350,16 +352,43 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 		stats.inRow = 0
 		stats.Matched.Add(1)
 		stats.LastMatch.Store(at)
-		in.add(c, rule, f, at, *index)
-		*index++
+		for i := range d.Len() {
+			f.Item = uint32(i)
+			in.add(c, rule, d.At(i), f, at, *index)
+			*index++
+		}
+		f.Item = 0
 	}
 	return stop
 }
 
+// noteFailure counts a failure, and logs it, but not every one of very many.
+func (in *Ingest) noteFailure(c *Change, rule *Rule, stats *RuleStats, err error) {
+	now := time.Now()
+	stats.Failed.Add(1)
+	stats.inRow++
+	stats.LastFailure.Store(&RuleFailure{At: now.UnixMicro(), Err: err.Error()})
+	if now.Sub(stats.told) > time.Minute {
+		stats.told = now
+		in.cfg.Logger.Warn("a rule failed on a change, see rowhook events failures", "source", in.cfg.Source, "rule", rule.Name, "lsn", c.LSN.String(), "failed", stats.Failed.Load(), "err", err)
+	}
+}
+
+// dropOpen forgets what was gathered of the open transaction, so that a source
+// that halts begins it anew, or where a half-stored one ended.
+func (in *Ingest) dropOpen() {
+	p := &in.next
+	p.blocks, _ = p.split()
+	p.bytes = sizeOf(p.blocks)
+	p.failures = upTo(p.failures, p.head)
+	p.tail = p.head
+	in.tx = openTx{}
+}
+
 // add gathers the event of the draft.
-func (in *Ingest) add(c *Change, rule *Rule, f *IDFacts, at int64, index uint32) {
+func (in *Ingest) add(c *Change, rule *Rule, d *Draft, f *IDFacts, at int64, index uint32) {
 	in.next.tail++
-	e := makeEvent(c, rule, &in.draft, f, at)
+	e := makeEvent(c, rule, d, f, at)
 	e.Seq, e.Stream, e.Source, e.Index, e.Generation = in.next.tail, in.cfg.Stream, in.cfg.Source, index, 1
 	if in.state != nil {
 		e.Generation = in.state.Generation
@@ -486,15 +515,20 @@ func (in *Ingest) State() *SourceState {
 }
 
 // RuleFailedError says that one rule failed so often in a row that its source
-// has to stop.
+// has to stop, or that it stops its source at once.
 type RuleFailedError struct {
-	Rule  string
+	Rule string
+	// Times is how often it failed in a row, 0 where once is enough (on_error =
+	// "halt").
 	Times int
 	LSN   LSN
 	Err   error
 }
 
 func (e *RuleFailedError) Error() string {
+	if e.Times == 0 {
+		return fmt.Sprintf("rule %q failed on the change at %s (on_error = \"halt\"): %v. Correct the rule and start again: the change is then judged again", e.Rule, e.LSN, e.Err)
+	}
 	return fmt.Sprintf("rule %q failed on %d changes in a row (max_rule_failures), the last at %s: %v. Correct the rule and start again", e.Rule, e.Times, e.LSN, e.Err)
 }
 

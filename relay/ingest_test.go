@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ type progFunc func(c *relay.Change, d *relay.Draft) (bool, error)
 func (f progFunc) Eval(c *relay.Change, d *relay.Draft) (bool, error) { return f(c, d) }
 
 // rule makes an event of every change of public.t but those whose first column
-// is "skip", and fails on "fail".
+// is "skip", and fails on "fail". Of one that ends with "many" it makes three.
 func rule(name string) *relay.Rule {
 	return &relay.Rule{
 		Name: name, Type: name, Source: "shop", Hash: "1",
@@ -43,6 +44,12 @@ func rule(name string) *relay.Rule {
 						return false, errors.New("the rule fails")
 					}
 					d.Data = append(append(append(d.Data, '"'), row[0].Text...), '"')
+					if bytes.HasSuffix(row[0].Text, []byte("many")) {
+						for n := range 2 {
+							more := d.Add()
+							more.Data = fmt.Appendf(more.Data, `"%s%d"`, row[0].Text, n+1)
+						}
+					}
 				}
 				return true, nil
 			}), nil
@@ -311,6 +318,8 @@ func randomIngest(t *testing.T, seed uint64) {
 			switch rnd.IntN(10) {
 			case 0:
 				r = "skip"
+			case 2:
+				r += "many"
 			case 1:
 				if n%7 == 0 {
 					r = "fail"
@@ -323,6 +332,10 @@ func randomIngest(t *testing.T, seed uint64) {
 			for _, name := range []string{"a", "b"} {
 				f := relay.IDFacts{SystemID: 7, CommitLSN: lsn, XID: uint32(i), CommitTime: int64(i), Kind: relay.Insert, ChangeLSN: lsn - 1, Ordinal: uint32(n), Rule: name}
 				want = append(want, f.ID().String()+` "`+r+`"`)
+				for n := range 2 * strings.Count(r, "many") {
+					f.Item = uint32(n + 1)
+					want = append(want, fmt.Sprintf("%s \"%s%d\"", f.ID(), r, n+1))
+				}
 			}
 		}
 		txs = append(txs, x)

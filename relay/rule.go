@@ -1,6 +1,6 @@
 package relay
 
-// Rule says which changes it matches and makes an event of each. It is
+// Rule says which changes it matches and makes events of each. It is
 // immutable once made. A rule is about tables, a channel or messages: exactly
 // one of Tables, Channel and Message is set.
 type Rule struct {
@@ -21,6 +21,9 @@ type Rule struct {
 	Message          string
 	NonTransactional bool
 
+	// OnError says what happens when the rule fails on a change.
+	OnError OnError
+
 	// Barrier orders the rule's events with every event of their table.
 	// Truncate events are barriers without it.
 	Barrier bool
@@ -38,6 +41,22 @@ type Rule struct {
 	Bind func(*Relation) (Program, error)
 }
 
+// OnError says what happens when a rule fails on a change. In every case the
+// failure is counted, logged and shown in the status.
+type OnError uint8
+
+const (
+	// OnErrorContinue makes a dead letter of the change and goes on, until the
+	// rule has failed too often in a row.
+	OnErrorContinue OnError = iota
+	// OnErrorHalt stops the source before the change, which is judged again when
+	// the source starts again: nothing is lost, and the order holds.
+	OnErrorHalt
+	// OnErrorSkip goes on without a dead letter: the change makes no event of
+	// this rule, ever.
+	OnErrorSkip
+)
+
 // ColumnRef is a column a rule reads.
 type ColumnRef struct {
 	Name string
@@ -48,10 +67,11 @@ type ColumnRef struct {
 // Program is a rule bound to one relation. It is used by one goroutine at a
 // time.
 type Program interface {
-	// Eval judges the change. It returns false when the rule's condition does
-	// not hold. Otherwise it has set what the draft needs. An error is about
-	// this change only; its text is for the person who owns the rule and holds
-	// no secret.
+	// Eval judges the change. It returns false when the rule makes no event of
+	// it. Otherwise it has set what the draft needs, and More when there are
+	// several events. An error is about this change only, and then there is no
+	// event at all; its text is for the person who owns the rule and holds no
+	// secret.
 	Eval(c *Change, d *Draft) (bool, error)
 }
 
@@ -83,9 +103,43 @@ type Draft struct {
 	Data []byte
 	// Unchanged are columns of a passed-through row whose value is unknown.
 	Unchanged []string
+	// More are the events after the first, in their order, of a rule that makes
+	// several of one change. The place of an event among them is part of its id.
+	// The drafts in it have no More of their own.
+	More []Draft
 }
 
 // Reset empties the draft and keeps its memory.
 func (d *Draft) Reset() {
-	*d = Draft{Key: d.Key[:0], OldKey: d.OldKey[:0], Tenant: d.Tenant[:0], Data: d.Data[:0], Unchanged: d.Unchanged[:0]}
+	*d = Draft{Key: d.Key[:0], OldKey: d.OldKey[:0], Tenant: d.Tenant[:0], Data: d.Data[:0], Unchanged: d.Unchanged[:0], More: d.More[:0]}
+	if cap(d.More) > keptDrafts {
+		d.More = nil
+	}
+}
+
+// keptDrafts bounds the memory for further events that is kept from change to
+// change.
+const keptDrafts = 64
+
+// Add adds a further event and returns its draft, which is empty.
+func (d *Draft) Add() *Draft {
+	n := len(d.More)
+	if n < cap(d.More) {
+		d.More = d.More[:n+1]
+		d.More[n].Reset()
+	} else {
+		d.More = append(d.More, Draft{})
+	}
+	return &d.More[n]
+}
+
+// Len returns how many events there are, and At the one with an index below it.
+func (d *Draft) Len() int { return 1 + len(d.More) }
+
+// At returns the event with the index.
+func (d *Draft) At(i int) *Draft {
+	if i == 0 {
+		return d
+	}
+	return &d.More[i-1]
 }

@@ -26,9 +26,18 @@ type RuleStats struct {
 	Seen, Matched, Failed atomic.Int64
 	// LastMatch is in microseconds since the Unix epoch.
 	LastMatch atomic.Int64
+	// LastFailure is the last failure, nil when there was none.
+	LastFailure atomic.Pointer[RuleFailure]
 	// inRow counts failures in a row; it is used by one goroutine.
 	inRow int
 	told  time.Time // when a failure was last logged
+}
+
+// RuleFailure is a rule's failure on a change.
+type RuleFailure struct {
+	// At is when the rule failed, in microseconds since the Unix epoch.
+	At  int64
+	Err string
 }
 
 // NewRuleSet returns the set of those rules that are about the source.

@@ -34,17 +34,17 @@ func (d *Daemon) RetryFailures(ctx context.Context, req *api.RetryFailuresReques
 			continue
 		}
 		found = true
-		id, err := d.retryFailure(ctx, f)
+		ids, err := d.retryFailure(ctx, f)
 		switch {
 		case errors.Is(err, relay.ErrStillFails):
 			res.Failing++
 			res.Error = err.Error()
 		case err != nil:
 			return nil, fmt.Errorf("failure %d: %w", f.ID, err)
-		case id == "":
+		case len(ids) == 0:
 			res.Unmatched++
 		default:
-			res.Events = append(res.Events, id)
+			res.Events = append(res.Events, ids...)
 		}
 	}
 	if !found && req.ID != 0 {
@@ -53,10 +53,10 @@ func (d *Daemon) RetryFailures(ctx context.Context, req *api.RetryFailuresReques
 	return res, nil
 }
 
-// retryFailure judges one change again and returns the id of the event, or ""
-// when the rule does not match. After a crash in between the event is made
-// twice, with the same id.
-func (d *Daemon) retryFailure(ctx context.Context, f *relay.Failure) (string, error) {
+// retryFailure judges one change again and returns the ids of the events, none
+// when the rule does not match. After a crash in between the events are made
+// twice, with the same ids.
+func (d *Daemon) retryFailure(ctx context.Context, f *relay.Failure) ([]string, error) {
 	var s *source
 	for _, x := range d.sources {
 		if f.Stream == walStream(x.cfg.Name) || f.Stream == notifyStream(x.cfg.Name) {
@@ -64,37 +64,44 @@ func (d *Daemon) retryFailure(ctx context.Context, f *relay.Failure) (string, er
 		}
 	}
 	if s == nil {
-		return "", fmt.Errorf("the source of stream %s is not in the configuration: %w", f.Stream, relay.ErrNotFound)
+		return nil, fmt.Errorf("the source of stream %s is not in the configuration: %w", f.Stream, relay.ErrNotFound)
 	}
 	src, err := d.store.SourceState(ctx, s.cfg.Name)
 	if err != nil || src == nil {
-		return "", errors.Join(err, errors.New("the source has no checkpoint yet"))
+		return nil, errors.Join(err, errors.New("the source has no checkpoint yet"))
 	}
 	rel, err := s.tableOf(ctx, f)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	e, err := relay.Rejudge(s.rules, f, src, rel)
+	events, err := relay.Rejudge(s.rules, f, src, rel)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if e == nil {
-		return "", d.store.DropFailure(ctx, f.ID)
+	if len(events) == 0 {
+		return nil, d.store.DropFailure(ctx, f.ID)
 	}
 	stream := retriedStream(s.cfg.Name)
 	st, err := d.store.Stream(ctx, stream)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	e.Stream, e.Seq = stream, st.Tail+1
 	var b relay.BlockBuilder
-	b.Add(e)
-	a := &relay.Append{Stream: stream, Blocks: []*relay.Block{b.Finish()}, Head: e.Seq, Tail: e.Seq}
+	var ids []string
+	tail := st.Tail
+	for i := range events {
+		tail++
+		e := &events[i]
+		e.Stream, e.Seq = stream, tail
+		b.Add(e)
+		ids = append(ids, e.ID.String())
+	}
+	a := &relay.Append{Stream: stream, Blocks: []*relay.Block{b.Finish()}, Head: tail, Tail: tail}
 	if err := d.store.Append(ctx, a); err != nil {
-		return "", err
+		return nil, err
 	}
 	d.feed.Publish(stream, a.Blocks, a.Head)
-	return e.ID.String(), d.store.DropFailure(ctx, f.ID)
+	return ids, d.store.DropFailure(ctx, f.ID)
 }
 
 // tableOf returns the table of a failed change as it is now, nil when the

@@ -172,3 +172,18 @@ event "order.settled" { # WARNING: Two rules make the same event | version = 2
   on    = ["insert", "update"]
   data  = {}
 }
+
+event "item.each" {
+  table    = "public.p"
+  on       = ["insert"]
+  for_each = new.items
+  when     = each.value.qty > 0 # ERROR: Not available here | filter: for_each
+  on_error = "stop" # ERROR: Value not allowed | "halt"
+  data     = each.valeu # ERROR: Unknown name | each.value
+}
+
+event "notified.halt" {
+  channel  = "c"
+  on_error = "halt" # ERROR: Argument does not apply | A notification that is not taken is lost
+  data     = payload
+}
