@@ -102,7 +102,7 @@ func Rejudge(set *RuleSet, f *Failure, src *SourceState, rel *Relation) ([]Event
 		return nil, fmt.Errorf("rule %q: %w", f.Rule, ErrNotFound)
 	}
 	c := Change{Op: opOf(s.Op), Relation: rel, LSN: s.LSN, Ordinal: s.Ordinal, Name: s.Name, Payload: []byte(s.Payload)}
-	if c.Op != Notify && (c.Op != Message || s.XID != 0) {
+	if c.Op != Notify && c.Op != Read && (c.Op != Message || s.XID != 0) {
 		c.Tx = &Tx{XID: s.XID, CommitLSN: s.CommitLSN, CommitTime: s.CommitTime, Context: s.Context}
 	}
 	if rel != nil {

@@ -75,6 +75,12 @@ type Ingest struct {
 	tx     openTx
 	// lastNotify makes the times of notifications rise.
 	lastNotify int64
+	// gate is where the stream waits for a chunk of a backfill; reading is the
+	// rule that a row being read is for.
+	gate    gate
+	reading *Rule
+	// handed is the chunk whose progress is in the append being stored.
+	handed *Chunk
 
 	stats *IngestStats
 	marks []mark
@@ -175,7 +181,7 @@ func (in *Ingest) Checkpoint() LSN { return LSN(in.durable.Load()) }
 func (in *Ingest) Full() <-chan struct{} {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.paused == "" && in.next.bytes < chunkBytes {
+	if in.paused == "" && in.next.bytes < chunkBytes && !in.gate.held && in.gate.message == nil {
 		return nil
 	}
 	if in.room == nil {
@@ -217,6 +223,10 @@ func (in *Ingest) Begin(tx *Tx) error {
 		t.skip = true
 		return nil
 	}
+	if in.gate.closedFor(tx.CommitLSN) {
+		in.gate.held = true
+		in.gate.notify()
+	}
 	if in.state == nil || in.state.Partial == nil {
 		return nil
 	}
@@ -250,6 +260,10 @@ func (in *Ingest) Change(c *Change) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if c.Tx == nil {
+		if c.Op == Message && in.gate.closedFor(c.LSN-1) && !in.tx.open {
+			in.holdMessage(c)
+			return nil
+		}
 		return in.single(c)
 	}
 	t := &in.tx
@@ -322,6 +336,9 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 			continue
 		}
 		if c.Op == Message && c.Tx == nil && !rule.NonTransactional {
+			continue
+		}
+		if c.Op == Read && rule != in.reading {
 			continue
 		}
 		stats.Seen.Add(1)
@@ -475,6 +492,7 @@ func (in *Ingest) Commit(_ *Tx, end LSN) error {
 	in.next.head = in.next.tail
 	in.next.lsn = end
 	in.kick()
+	in.gate.notify()
 	return nil
 }
 
@@ -484,6 +502,15 @@ func (in *Ingest) Idle(lsn LSN) error {
 	defer in.mu.Unlock()
 	if in.tx.open || lsn <= in.position() {
 		return nil
+	}
+	if lsn > in.gate.idle {
+		in.gate.idle = lsn
+		in.gate.notify()
+	}
+	if in.gate.at != 0 {
+		if lsn = min(lsn, in.gate.at); lsn <= in.position() {
+			return nil
+		}
 	}
 	if in.state != nil && in.state.Partial != nil {
 		if lsn <= in.state.Partial.CommitLSN {

@@ -28,6 +28,8 @@ type pending struct {
 	// lsn is the position after the last complete transaction, 0 when it did
 	// not move.
 	lsn LSN
+	// chunk is of the backfill that read rows since the last append.
+	chunk *Chunk
 }
 
 // addMark keeps a mark. Where there are very many, every other one goes: then
@@ -107,7 +109,7 @@ func (in *Ingest) take(final bool) *Append {
 	chunk := in.tx.open && !in.tx.skip && p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes
 	whole := p.head > in.taken.Head || len(p.gaps) > 0
 	moved := p.lsn != 0 && in.state != nil && p.lsn > in.state.LSN
-	if !chunk && !whole {
+	if !chunk && !whole && p.chunk == nil {
 		if !moved {
 			return nil
 		}
@@ -116,7 +118,7 @@ func (in *Ingest) take(final bool) *Append {
 			return nil
 		}
 	}
-	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard}
+	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard, Backfill: p.update()}
 	// A block never holds events of complete transactions and of the open one.
 	complete, rest := p.split()
 	a.Blocks, a.Failures = complete, p.failures
@@ -152,6 +154,7 @@ func (in *Ingest) take(final bool) *Append {
 		in.state = &handed
 	}
 	in.taken.Head, in.taken.Tail = a.Head, a.Tail
+	in.handed = p.chunk
 	in.next = pending{head: p.head, tail: p.tail, blocks: rest, bytes: sizeOf(rest), failures: restFailures, gaps: gaps}
 	in.giveRoom()
 	return a
@@ -238,6 +241,10 @@ func (in *Ingest) storedAppend(a *Append) {
 		in.addMark(mark{a.Head, a.Source.LSN})
 	}
 	in.lastStore = time.Now()
+	if c := in.handed; c != nil {
+		c.stored, in.handed = c.handed, nil
+		in.gate.notify()
+	}
 	in.mu.Unlock()
 	if a.Source != nil {
 		in.durable.Store(uint64(a.Source.LSN))

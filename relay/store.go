@@ -101,6 +101,8 @@ type Append struct {
 	Source *SourceState
 	// Gap is recorded when set.
 	Gap *Gap
+	// Backfill is recorded when set.
+	Backfill *BackfillUpdate
 }
 
 // Failure is a change on which a rule failed: a dead letter that needs a
@@ -256,4 +258,16 @@ type RetentionLimits struct {
 	Age time.Duration
 	// MaxBytes of the log; 0 is no limit.
 	MaxBytes int64
+}
+
+// Backfills is what the side that reads rows needs of the store. The progress
+// of one comes with the appends of its events.
+type Backfills interface {
+	// AddBackfill adds an open one and sets its ID.
+	AddBackfill(ctx context.Context, b *Backfill) error
+	// EndBackfill gives an open one its last state. It reports false when it is
+	// not open (any more), and ErrNotFound when there is none.
+	EndBackfill(ctx context.Context, id int64, state BackfillState, reason string, at int64) (bool, error)
+	// Backfills returns all, in the order in which they were added.
+	Backfills(ctx context.Context) ([]Backfill, error)
 }

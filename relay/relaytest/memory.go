@@ -32,6 +32,7 @@ type Memory struct {
 	successes map[relay.DeliveryRef][]relay.Success
 	endpoints map[string]relay.EndpointRow
 	replays   []relay.Replay
+	backfills []relay.Backfill
 }
 
 type memoryStream struct {
@@ -190,6 +191,7 @@ func (m *Memory) Append(ctx context.Context, a *relay.Append) error {
 		}
 		s.head, s.tail = a.Head, a.Tail
 		m.putSource(a.Source, a.Gap)
+		m.updateBackfill(a.Backfill)
 		m.traceAppend(a)
 	})
 }
@@ -248,6 +250,9 @@ func (m *Memory) traceAppend(a *relay.Append) {
 		if p := a.Source.Partial; p != nil {
 			w = append(w, fmt.Sprintf("partial=%v/%d", p.CommitLSN, p.Changes))
 		}
+	}
+	if b := a.Backfill; b != nil {
+		w = append(w, fmt.Sprintf("backfill=%d/%d", b.ID, b.Progress.Rows))
 	}
 	m.Trace.Step("append %s %s%s", a.Stream, strings.Join(w, " "), gapWord(a.Gap))
 }

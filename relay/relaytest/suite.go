@@ -15,6 +15,7 @@ type Store interface {
 	relay.Log
 	relay.Ledger
 	relay.Queries
+	relay.Backfills
 	// Inject makes f judge every durable step from now on: "begin", "append",
 	// "settle", "source", "endpoint", "replay", "commit", and "committed", whose
 	// error comes after the fact. Nil ends it.
@@ -34,6 +35,7 @@ func TestStore(t *testing.T, open func(t *testing.T) Store) {
 		"RefusesWhatDoesNotContinue":   testRefusesWhatDoesNotContinue,
 		"BlocksInPortions":             testBlocksInPortions,
 		"KeepsSourcesAndGaps":          testKeepsSourcesAndGaps,
+		"KeepsBackfills":               testKeepsBackfills,
 		"KeepsPositions":               testKeepsPositions,
 		"RefusesAPlaceAfterTheHead":    testRefusesAPlaceAfterTheHead,
 		"KeepsOpenDeliveries":          testKeepsOpenDeliveries,

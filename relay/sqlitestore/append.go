@@ -72,6 +72,9 @@ func (w *writer) append(a *relay.Append) error {
 		return err
 	}
 	w.size += st.bytes - before
+	if err := w.updateBackfill(a.Backfill); err != nil {
+		return err
+	}
 	return w.putSource(a.Source, a.Gap)
 }
 

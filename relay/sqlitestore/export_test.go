@@ -15,3 +15,6 @@ func (s *Store) Idle() (end func()) {
 		s.lock.Close()
 	}
 }
+
+// SchemaVersion is the version of the schema that this program knows.
+func SchemaVersion() int { return len(migrations) }

@@ -223,7 +223,7 @@ func TestOpen_RefusesWhatIsNotItsStore(t *testing.T) {
 		is   error
 		says string
 	}{
-		"newer":   {"PRAGMA user_version = 99", relay.ErrStoreVersion, "version 99, made by a newer rowhook; this one knows versions up to 1"},
+		"newer":   {"PRAGMA user_version = 99", relay.ErrStoreVersion, "version 99, made by a newer rowhook; this one knows versions up to "},
 		"foreign": {"PRAGMA application_id = 7", nil, "not a store of rowhook"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -231,13 +231,14 @@ func TestOpen_RefusesWhatIsNotItsStore(t *testing.T) {
 			s, err := sqlitestore.Open(t.Context(), sqlitestore.Options{Dir: dir})
 			check(t, err)
 			check(t, s.Close())
+			version := raw(t, filepath.Join(dir, sqlitestore.FileName), "PRAGMA user_version")
 			raw(t, filepath.Join(dir, sqlitestore.FileName), c.sql)
 			_, err = sqlitestore.Open(t.Context(), sqlitestore.Options{Dir: dir})
 			if err == nil || (c.is != nil && !errors.Is(err, c.is)) || !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("opened: %v", err)
 			}
 			// The refusal let go of the folder.
-			raw(t, filepath.Join(dir, sqlitestore.FileName), "PRAGMA user_version = 1; PRAGMA application_id = 0x526f7768")
+			raw(t, filepath.Join(dir, sqlitestore.FileName), "PRAGMA user_version = "+version+"; PRAGMA application_id = 0x526f7768")
 			s, err = sqlitestore.Open(t.Context(), sqlitestore.Options{Dir: dir})
 			check(t, err)
 			check(t, s.Close())
@@ -289,7 +290,7 @@ func TestOpen_SetsWhatCannotBeSetLater(t *testing.T) {
 	check(t, s.PutSetting(t.Context(), "a", "b"))
 	path := filepath.Join(s.options.Dir, sqlitestore.FileName)
 	for pragma, want := range map[string]string{
-		"auto_vacuum": "2", "journal_mode": "wal", "application_id": "1383036776", "user_version": "1", "integrity_check": "ok",
+		"auto_vacuum": "2", "journal_mode": "wal", "application_id": "1383036776", "user_version": fmt.Sprint(sqlitestore.SchemaVersion()), "integrity_check": "ok",
 	} {
 		if have := raw(t, path, "PRAGMA "+pragma); have != want {
 			t.Errorf("%s is %s, want %s", pragma, have, want)

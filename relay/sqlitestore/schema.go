@@ -12,7 +12,7 @@ const applicationID = 0x526f7768
 
 // migrations lead from each version of the schema to the next; the version is
 // PRAGMA user_version. They go forward only. A released one is never changed.
-var migrations = []string{schema1}
+var migrations = []string{schema1, schema2}
 
 const schema1 = `
 -- One ordered series of events. What is at or below head is visible; what lies
@@ -190,6 +190,23 @@ CREATE TABLE settings (
 	key   TEXT PRIMARY KEY,
 	value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+`
+
+const schema2 = `
+-- Runs over the rows that exist. progress is what was read, as JSON.
+CREATE TABLE backfills (
+	id         INTEGER PRIMARY KEY AUTOINCREMENT,
+	source     TEXT    NOT NULL,
+	rule       TEXT    NOT NULL,
+	condition  TEXT    NOT NULL,
+	rate       INTEGER NOT NULL CHECK (rate >= 0),
+	initial    INTEGER NOT NULL CHECK (initial IN (0, 1)),
+	state      TEXT    NOT NULL CHECK (state IN ('open', 'done', 'cancelled', 'failed')),
+	reason     TEXT    NOT NULL,
+	created_at INTEGER NOT NULL,
+	ended_at   INTEGER NOT NULL,
+	progress   TEXT    NOT NULL CHECK (json_valid(progress))
+) STRICT;
 `
 
 // migrate brings the schema to the newest version. It refuses a store of a

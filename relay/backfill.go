@@ -1,0 +1,375 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Backfill makes events of the rows that exist, for one rule that lists read
+// among its operations. It reads a table in chunks, by key. Each chunk is of one
+// snapshot, and its events stand in the stream at the snapshot's point: after
+// every transaction that the snapshot contains, before every other. So whoever
+// applies the events in order has the rows as they are, also where they change
+// meanwhile.
+//
+// What was read is recorded in the store transaction that appends the events. A
+// backfill that was interrupted goes on with the next key, in a new chunk at a
+// new point, and makes no event twice.
+type Backfill struct {
+	ID           int64 // set by the store, from 1
+	Source, Rule string
+	// Where is an SQL condition on the rows, "" for all of them.
+	Where string
+	// Rate bounds the rows read each second; 0 is no bound.
+	Rate int
+	// Initial says that the configuration asked for it at the source's first
+	// start: it begins with the snapshot in which the source's slot was made.
+	Initial bool
+	State   BackfillState
+	// Reason says why it failed.
+	Reason string
+	// Times are in microseconds since the Unix epoch. CreatedAt is a fact of the
+	// ids of its events.
+	CreatedAt, EndedAt int64
+	Progress           BackfillProgress
+}
+
+// BackfillState is how a backfill stands. Only an open one changes: its last
+// append makes it done, a person cancels it, an error that stays fails it.
+type BackfillState string
+
+// The states of a backfill.
+const (
+	BackfillOpen      BackfillState = "open"
+	BackfillDone      BackfillState = "done"
+	BackfillCancelled BackfillState = "cancelled"
+	BackfillFailed    BackfillState = "failed"
+)
+
+// BackfillProgress is what a backfill has read.
+type BackfillProgress struct {
+	// Done are the tables that were read to their end.
+	Done []TableName `json:",omitempty"`
+	// After is the key of the last row read of the table under way, one text a
+	// column; nil is its beginning.
+	After [][]byte `json:",omitempty"`
+	// Rows were read, and made so many Events.
+	Rows, Events int64
+	// Point is that of the last chunk, Row and Index are the number of rows and
+	// events of that chunk.
+	Point LSN
+	Row   uint32
+	Index uint32
+	// At is when the last row was read, in microseconds since the Unix epoch.
+	At int64
+}
+
+func (p *BackfillProgress) clone() BackfillProgress {
+	c := *p
+	c.Done = slices.Clone(p.Done)
+	c.After = make([][]byte, len(p.After))
+	for i := range p.After {
+		c.After[i] = slices.Clone(p.After[i])
+	}
+	if p.After == nil {
+		c.After = nil
+	}
+	return c
+}
+
+// BackfillUpdate is what an append records of a backfill. It does not touch one
+// that is not open any more.
+type BackfillUpdate struct {
+	ID       int64
+	Progress BackfillProgress
+	// Done ends the backfill.
+	Done bool
+}
+
+// Errors of a chunk after which another one may be tried.
+var (
+	// ErrPointPassed: the stream is past the point already, so the chunk has no
+	// place in it.
+	ErrPointPassed = errors.New("the stream has passed the snapshot's point")
+	// ErrRuleChanged: another rule is in force than the chunk was read for.
+	ErrRuleChanged = errors.New("the rules have changed")
+)
+
+// gate keeps the stream from passing a point until a chunk stands there.
+type gate struct {
+	// at closes the gate for what commits at or after it; 0 is open.
+	at LSN
+	// held says that the transaction that has begun waits, message that a message
+	// outside a transaction does.
+	held    bool
+	message *Change
+	// idle is the furthest position at which the server had nothing more for us.
+	idle LSN
+	// changed is closed when any of this changes; nil when nobody waits.
+	changed chan struct{}
+}
+
+func (g *gate) notify() {
+	if g.changed != nil {
+		close(g.changed)
+		g.changed = nil
+	}
+}
+
+func (g *gate) closedFor(lsn LSN) bool { return g.at != 0 && lsn >= g.at }
+
+// Hold lets nothing pass that commits at or after the position, until it is
+// called with a later one or the gate is opened. It is called before a snapshot
+// is made whose point will be at or after the position.
+func (in *Ingest) Hold(at LSN) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.moveGate(at)
+}
+
+// Open lets everything pass.
+func (in *Ingest) Open() error { return in.Hold(0) }
+
+// moveGate closes the gate at the position and lets go what may pass now. The
+// error is of the message that waited: the source has to stop.
+func (in *Ingest) moveGate(at LSN) error {
+	g := &in.gate
+	g.at = at
+	if g.held && !g.closedFor(in.tx.tx.CommitLSN) {
+		g.held = false
+	}
+	var err error
+	if m := g.message; m != nil && !g.closedFor(m.LSN-1) {
+		g.message = nil
+		err = in.single(m)
+	}
+	in.giveRoom()
+	g.notify()
+	return err
+}
+
+// holdMessage keeps a message that may not pass yet.
+func (in *Ingest) holdMessage(c *Change) {
+	m := *c
+	m.Payload = slices.Clone(c.Payload)
+	in.gate.message = &m
+	in.gate.notify()
+}
+
+// await returns when done returns true; mu is held while it is called.
+func (in *Ingest) await(ctx context.Context, done func() (bool, error)) error {
+	for {
+		in.mu.Lock()
+		ok, err := done()
+		if ok || err != nil {
+			in.mu.Unlock()
+			return err
+		}
+		if in.gate.changed == nil {
+			in.gate.changed = make(chan struct{})
+		}
+		changed := in.gate.changed
+		in.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Reached waits until everything that committed before the position has been
+// read.
+func (in *Ingest) Reached(ctx context.Context, lsn LSN) error {
+	return in.await(ctx, func() (bool, error) {
+		return in.position() >= lsn || in.gate.idle >= lsn || (in.gate.held && in.tx.tx.CommitLSN >= lsn), nil
+	})
+}
+
+// passed reports whether something is in the stream that belongs after the
+// point.
+func (in *Ingest) passed(point LSN) bool {
+	t := &in.tx
+	return in.position() > point || (t.open && !t.skip && !in.gate.held && t.tx.CommitLSN >= point)
+}
+
+// standsAt reports whether the stream stands at the point: everything before it
+// is there and nothing after it.
+func (in *Ingest) standsAt(point LSN) bool {
+	g := &in.gate
+	switch {
+	case in.tx.open:
+		return g.held && in.tx.resume == 0 && in.tx.tx.CommitLSN >= point
+	case g.message != nil:
+		return g.message.LSN > point
+	}
+	return in.position() >= point || g.idle >= point
+}
+
+// Chunk is the part of a backfill that is read in one snapshot. The stream does
+// not pass its point until it is closed. One goroutine uses it.
+type Chunk struct {
+	in       *Ingest
+	rule     *Rule
+	id       IDFacts
+	at       int64
+	progress BackfillProgress
+	backfill int64
+	done     bool
+	// dirty says that the progress is not handed to the store yet, stored counts
+	// the appends that had some.
+	dirty  bool
+	handed int64
+	stored int64
+}
+
+// NewChunk begins a chunk of the backfill in a snapshot with the given point,
+// made at the given time (microseconds since the Unix epoch). rule is what the
+// rows will be read for. The stream is kept from passing the point until the
+// chunk is closed, also when it is not there yet: [Chunk.Wait] waits for that.
+// The error is ErrPointPassed or ErrRuleChanged, and then the gate is open.
+func (in *Ingest) NewChunk(b *Backfill, rule *Rule, point LSN, at int64) (*Chunk, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.passed(point) {
+		return nil, errors.Join(ErrPointPassed, in.moveGate(0))
+	}
+	if in.ruleOf(b.Rule) != rule {
+		return nil, errors.Join(ErrRuleChanged, in.moveGate(0))
+	}
+	if err := in.moveGate(point); err != nil {
+		return nil, err
+	}
+	c := &Chunk{in: in, rule: rule, at: at, backfill: b.ID, progress: b.Progress.clone()}
+	if c.progress.Point != point {
+		c.progress.Point, c.progress.Row, c.progress.Index = point, 0, 0
+	}
+	// The place just before the point: no commit record begins there, since records
+	// begin at multiples of eight, and a transaction that commits at the point
+	// itself comes after the chunk.
+	c.id = IDFacts{
+		SystemID: in.cfg.SystemID, CommitLSN: point - 1, ChangeLSN: point - 1, Kind: Read, XID: uint32(b.ID), CommitTime: b.CreatedAt,
+	}
+	return c, nil
+}
+
+// Rule returns the rule of the name that is in force, or nil.
+func (in *Ingest) Rule(name string) *Rule {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.ruleOf(name)
+}
+
+func (in *Ingest) ruleOf(name string) *Rule {
+	for _, r := range in.cfg.Rules.Rules() {
+		if r.Name == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// Wait waits until the stream stands at the chunk's point.
+func (c *Chunk) Wait(ctx context.Context) error {
+	return c.in.await(ctx, func() (bool, error) { return c.in.standsAt(c.progress.Point), nil })
+}
+
+// Read judges one row and adds what the rule makes of it to the log. key is the
+// row's key as the next chunk will need it. It waits while the log has no room.
+func (c *Chunk) Read(ctx context.Context, rel *Relation, row Row, key [][]byte) error {
+	in := c.in
+	in.mu.Lock()
+	for in.paused != "" || in.next.bytes >= chunkBytes {
+		if in.room == nil {
+			in.room = make(chan struct{})
+		}
+		room := in.room
+		in.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		in.mu.Lock()
+	}
+	defer in.mu.Unlock()
+	if in.ruleOf(c.rule.Name) != c.rule {
+		return ErrRuleChanged
+	}
+	p := &c.progress
+	before := p.Index
+	c.id.Ordinal = p.Row
+	change := Change{Op: Read, Relation: rel, New: row, LSN: p.Point - 1, Ordinal: p.Row}
+	in.reading = c.rule
+	err := in.judge(&change, &c.id, c.at, &p.Index)
+	p.Row++
+	p.Rows++
+	p.Events += int64(p.Index - before)
+	p.At = c.at
+	if p.After == nil {
+		p.After = make([][]byte, len(key))
+	}
+	for i := range key {
+		p.After[i] = append(p.After[i][:0], key[i]...)
+	}
+	c.place()
+	if len(in.next.blocks) > 0 {
+		in.kick()
+	}
+	return err
+}
+
+// place makes what the chunk has gathered part of the next append.
+func (c *Chunk) place() {
+	in := c.in
+	c.dirty = true
+	in.next.chunk = c
+	in.next.head = in.next.tail
+	if c.progress.Point > in.position() {
+		in.next.lsn = c.progress.Point
+	}
+}
+
+// EndTable notes that the table was read to its end, and with last that the
+// backfill is done.
+func (c *Chunk) EndTable(table TableName, last bool) {
+	in := c.in
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	c.progress.Done = append(c.progress.Done, table)
+	c.progress.After = nil
+	c.done = last
+	c.place()
+}
+
+// Close lets the stream pass and waits until what was read is durable. It
+// returns the progress as it is then.
+func (c *Chunk) Close(ctx context.Context) (BackfillProgress, error) {
+	in := c.in
+	in.mu.Lock()
+	err := in.moveGate(0)
+	in.kick()
+	progress := c.progress.clone()
+	in.mu.Unlock()
+	if err != nil {
+		return progress, err
+	}
+	err = in.await(ctx, func() (bool, error) { return !c.dirty && c.stored == c.handed, nil })
+	if err != nil {
+		return progress, fmt.Errorf("what was read last of backfill %d is not stored yet: %w", c.backfill, err)
+	}
+	return progress, nil
+}
+
+// update returns what the next append records, nil when there is nothing.
+func (p *pending) update() *BackfillUpdate {
+	c := p.chunk
+	if c == nil {
+		return nil
+	}
+	c.dirty = false
+	c.handed++
+	return &BackfillUpdate{ID: c.backfill, Progress: c.progress.clone(), Done: c.done}
+}
