@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -101,15 +102,34 @@ type PublicationState struct {
 	// Tables are what it publishes, as pg_publication_tables says: with ViaRoot
 	// the root stands for its partitions.
 	Tables []PublishedTable
+	// Members are the tables it names; Schemas says that it has whole schemas
+	// beside them.
+	Members []PublishedTable
+	Schemas bool
 }
 
 // PublishedTable is a table of a publication.
 type PublishedTable struct {
 	relay.TableName
-	// Columns are what a column list leaves, nil for all; Filtered says that the
-	// publication sends only some rows.
-	Columns  []string
-	Filtered bool
+	// Columns are what a column list leaves, nil for all. RowFilter is the condition
+	// of the rows that are sent, or "".
+	Columns   []string
+	RowFilter string
+}
+
+// member returns the table as the publication names it, or nil.
+func (p *PublicationState) member(name relay.TableName) *PublishedTable {
+	for i := range p.Members {
+		if p.Members[i].TableName == name {
+			return &p.Members[i]
+		}
+	}
+	return nil
+}
+
+// publishes reports whether changes come under the table's name.
+func (p *PublicationState) publishes(name relay.TableName) bool {
+	return p.AllTables || slices.ContainsFunc(p.Tables, func(t PublishedTable) bool { return t.TableName == name })
 }
 
 // Inspect reads the state of the server that url leads to. A server, role or
@@ -319,17 +339,30 @@ const publicationSQL = `SELECT pg_get_userbyid(pubowner), pg_has_role(pubowner, 
   pubinsert, pubupdate, pubdelete, pubtruncate
 FROM pg_publication WHERE pubname = $1`
 
-// From 15 on a table of a publication may have a column list and a row filter.
+// From 15 on a table of a publication may have a column list and a row filter,
+// and a publication whole schemas.
 const (
-	publicationTables14SQL = `SELECT schemaname, tablename, NULL::text[], false
+	publicationTables14SQL = `SELECT schemaname, tablename, NULL::text[], ''
 FROM pg_publication_tables WHERE pubname = $1 ORDER BY 1, 2`
 	publicationTablesSQL = `SELECT t.schemaname, t.tablename,
-  CASE WHEN r.prattrs IS NULL THEN NULL ELSE t.attnames::text[] END, t.rowfilter IS NOT NULL
+  CASE WHEN r.prattrs IS NULL THEN NULL ELSE t.attnames::text[] END, coalesce(t.rowfilter, '')
 FROM pg_publication_tables t
 LEFT JOIN pg_publication p ON p.pubname = t.pubname
 LEFT JOIN pg_class c ON c.relname = t.tablename AND c.relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = t.schemaname)
 LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
 WHERE t.pubname = $1 ORDER BY 1, 2`
+	publicationMembers14SQL = `SELECT n.nspname, c.relname, NULL::text[], ''
+FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.pubname = $1 ORDER BY 1, 2`
+	publicationMembersSQL = `SELECT n.nspname, c.relname,
+  CASE WHEN r.prattrs IS NOT NULL THEN ARRAY(
+    SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY(r.prattrs) ORDER BY a.attnum) END,
+  coalesce(pg_get_expr(r.prqual, r.prrelid), '')
+FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.pubname = $1 ORDER BY 1, 2`
+	publicationSchemasSQL = `SELECT EXISTS (SELECT FROM pg_publication_namespace s JOIN pg_publication p ON p.oid = s.pnpubid WHERE p.pubname = $1)`
 )
 
 func readPublication(ctx context.Context, conn *pgx.Conn, version int, name string) (*PublicationState, error) {
@@ -347,20 +380,28 @@ func readPublication(ctx context.Context, conn *pgx.Conn, version int, name stri
 			p.Ops |= relay.OpsOf(op)
 		}
 	}
-	query := publicationTablesSQL
+	tables, members := publicationTablesSQL, publicationMembersSQL
 	if version < 150000 {
-		query = publicationTables14SQL
-	}
-	rows, err := conn.Query(ctx, query, name)
-	if err != nil {
+		tables, members = publicationTables14SQL, publicationMembers14SQL
+	} else if err := conn.QueryRow(ctx, publicationSchemasSQL, name).Scan(&p.Schemas); err != nil {
 		return nil, fmt.Errorf("read publication %s: %w", name, err)
 	}
-	p.Tables, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t PublishedTable, err error) {
-		err = row.Scan(&t.Schema, &t.Name, &t.Columns, &t.Filtered)
-		return t, err
-	})
-	if err != nil {
+	if p.Tables, err = readPublished(ctx, conn, tables, name); err != nil {
+		return nil, fmt.Errorf("read publication %s: %w", name, err)
+	}
+	if p.Members, err = readPublished(ctx, conn, members, name); err != nil {
 		return nil, fmt.Errorf("read publication %s: %w", name, err)
 	}
 	return p, nil
+}
+
+func readPublished(ctx context.Context, conn *pgx.Conn, sql, publication string) ([]PublishedTable, error) {
+	rows, err := conn.Query(ctx, sql, publication)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (t PublishedTable, err error) {
+		err = row.Scan(&t.Schema, &t.Name, &t.Columns, &t.RowFilter)
+		return t, err
+	})
 }

@@ -137,40 +137,123 @@ func FuzzParseHistory(f *testing.F) {
 	})
 }
 
+// planned is an ordinary table of the columns id (its key), a, b and c, of
+// which rules read the given ones.
+func planned(name string, reads ...string) publishable {
+	t := relay.TableName{Schema: "s", Name: name}
+	return publishable{
+		TableColumns: relay.TableColumns{TableName: t, Columns: reads, All: len(reads) == 0},
+		exists:       true, kind: 'r', persistence: 'p', owned: true, canCreate: true, columns: []string{"id", "a", "b", "c"}, key: []string{"id"},
+		parts: []part{{TableName: t, identity: 'd', hasIdentity: true, columns: []string{"id"}}},
+	}
+}
+
+func membersOf(tables ...PublishedTable) *PublicationState {
+	return &PublicationState{
+		Ours: true, ViaRoot: true, Ops: relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Truncate), Tables: tables, Members: tables,
+	}
+}
+
 func TestPlanPublication_ChangesNothingItNeedNot(t *testing.T) {
-	table := func(name string) publishable {
-		return publishable{
-			TableName: relay.TableName{Schema: "s", Name: name}, exists: true, kind: 'r', persistence: 'p', identity: 'd', hasIdentity: true, owned: true, canCreate: true,
-		}
+	plan := func(pub *PublicationState, ops relay.Ops, tables ...publishable) (*publicationPlan, error) {
+		return planPublication("p", "u", 150000, pub, tables, Want{Ops: ops})
 	}
 	all := relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Truncate)
-	pub := &PublicationState{Ours: true, ViaRoot: true, Ops: all, Tables: []PublishedTable{{TableName: relay.TableName{Schema: "s", Name: "a"}}}}
-	plan, err := planPublication("p", "u", pub, []publishable{table("a")}, relay.OpsOf(relay.Insert))
-	if err != nil || len(plan.statements) != 0 {
-		t.Errorf("%+v, %v", plan, err)
+	pub := membersOf(PublishedTable{TableName: relay.TableName{Schema: "s", Name: "a"}})
+	got, err := plan(pub, relay.OpsOf(relay.Insert), planned("a"))
+	if err != nil || len(got.statements) != 0 {
+		t.Errorf("%+v, %v", got, err)
 	}
-	plan, err = planPublication("p", "u", pub, []publishable{table("a"), table("b")}, all)
-	if err != nil || !slices.Equal(plan.lock, []string{`LOCK TABLE ONLY "s"."b" IN SHARE ROW EXCLUSIVE MODE`}) ||
-		!slices.Equal(plan.statements, []string{`ALTER PUBLICATION "p" ADD TABLE ONLY "s"."b"`}) {
-		t.Errorf("%+v, %v", plan, err)
+	got, err = plan(pub, all, planned("a"), planned("b"))
+	if err != nil || !slices.Equal(got.lock, []string{`SET LOCAL lock_timeout = '2s'`, `LOCK TABLE ONLY "s"."b" IN SHARE ROW EXCLUSIVE MODE`}) ||
+		!slices.Equal(got.statements, []string{`ALTER PUBLICATION "p" ADD TABLE ONLY "s"."b"`}) {
+		t.Errorf("%+v, %v", got, err)
 	}
 	// More operations concern every table, so writers of every table are waited for.
 	pub.Ops = relay.OpsOf(relay.Insert)
-	plan, err = planPublication("p", "u", pub, []publishable{table("a"), table("b")}, relay.OpsOf(relay.Delete))
-	if err != nil || !slices.Equal(plan.lock, []string{`LOCK TABLE ONLY "s"."a", ONLY "s"."b" IN SHARE ROW EXCLUSIVE MODE`}) || len(plan.statements) != 2 {
-		t.Errorf("%+v, %v", plan, err)
+	got, err = plan(pub, relay.OpsOf(relay.Delete), planned("a"), planned("b"))
+	if err != nil || !slices.Contains(got.lock, `LOCK TABLE ONLY "s"."a", ONLY "s"."b" IN SHARE ROW EXCLUSIVE MODE`) || len(got.statements) != 2 {
+		t.Errorf("%+v, %v", got, err)
 	}
-	generated := table("g")
-	generated.generated = true
-	if _, err = planPublication("p", "u", nil, []publishable{generated}, all); !isSetup(err) {
+	generated := planned("g")
+	generated.parts[0].unsent = true
+	if _, err = plan(nil, all, generated); !isSetup(err) {
 		t.Errorf("generated column in the identity: %v", err)
 	}
-	if _, err = planPublication("p", "u", nil, []publishable{generated}, relay.OpsOf(relay.Insert)); err != nil {
+	if _, err = plan(nil, relay.OpsOf(relay.Insert), generated); err != nil {
 		t.Errorf("inserts alone: %v", err)
 	}
 	// A source of messages and channels only.
-	plan, err = planPublication("p", "u", nil, nil, 0)
-	if err != nil || !slices.Equal(plan.statements, []string{`CREATE PUBLICATION "p" WITH (publish = 'insert', publish_via_partition_root = true)`}) {
-		t.Errorf("%+v, %v", plan, err)
+	got, err = plan(nil, 0)
+	if err != nil || !slices.Equal(got.statements, []string{`CREATE PUBLICATION "p" WITH (publish = 'insert', publish_via_partition_root = true)`}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	// A list that someone made stays, and grows by what the rules need.
+	pub = membersOf(PublishedTable{TableName: relay.TableName{Schema: "s", Name: "a"}, Columns: []string{"id", "b"}, RowFilter: "(id > 1)"})
+	if got, err = plan(pub, all, planned("a", "b")); err != nil || len(got.statements) != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	got, err = plan(pub, all, planned("a", "a"))
+	if err != nil || !slices.Equal(got.statements, []string{
+		`ALTER PUBLICATION "p" DROP TABLE "s"."a"`, `ALTER PUBLICATION "p" ADD TABLE ONLY "s"."a" ("id", "a", "b") WHERE ((id > 1))`,
+	}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestPlanPublication_SendsTheLeast(t *testing.T) {
+	all := relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Truncate)
+	plan := func(version int, pub *PublicationState, ops relay.Ops, tables ...publishable) ([]string, error) {
+		p, err := planPublication("p", "u", version, pub, tables, Want{Ops: ops, Least: true})
+		if err != nil {
+			return nil, err
+		}
+		return p.statements, nil
+	}
+	got, err := plan(150000, nil, all, planned("a", "c", "b"), planned("whole"))
+	if want := []string{`CREATE PUBLICATION "p" FOR TABLE ONLY "s"."a" ("id", "b", "c"), ONLY "s"."whole" WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)`}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	pub := membersOf(
+		PublishedTable{TableName: relay.TableName{Schema: "s", Name: "a"}},
+		PublishedTable{TableName: relay.TableName{Schema: "s", Name: "same"}, Columns: []string{"b", "id"}},
+		PublishedTable{TableName: relay.TableName{Schema: "s", Name: "unread"}},
+	)
+	got, err = plan(150000, pub, all, planned("a", "b"), planned("same", "b"))
+	if want := []string{`ALTER PUBLICATION "p" DROP TABLE "s"."a", "s"."unread"`, `ALTER PUBLICATION "p" ADD TABLE ONLY "s"."a" ("id", "b")`}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+
+	full := planned("f", "a")
+	full.parts[0].identity, full.parts[0].columns = relay.IdentityFull, nil
+	leaf := planned("root", "a")
+	leaf.kind = 'p'
+	leaf.parts = append(leaf.parts, part{TableName: relay.TableName{Schema: "s", Name: "leaf"}, identity: relay.IdentityFull, hasIdentity: true})
+	generated := planned("g", "a")
+	generated.generated, generated.parts[0].columns, generated.parts[0].unsent = []string{"c"}, []string{"c"}, true
+	nothing := planned("n", "x")
+	nothing.key, nothing.parts[0].columns = nil, nil
+	for what, test := range map[string]struct {
+		version int
+		pub     *PublicationState
+		ops     relay.Ops
+		table   publishable
+		words   string // "" is taken
+	}{
+		"before 15":                      {140000, nil, all, planned("a", "a"), "needs PostgreSQL 15"},
+		"for all tables":                 {150000, &PublicationState{AllTables: true}, all, planned("a", "a"), "for all tables"},
+		"of a schema":                    {150000, &PublicationState{Schemas: true}, all, planned("a", "a"), "whole schemas"},
+		"full":                           {150000, nil, all, full, "the table s.f has REPLICA IDENTITY FULL"},
+		"full, inserts alone":            {150000, nil, relay.OpsOf(relay.Insert), full, ""},
+		"full, inserts alone are wanted": {150000, membersOf(), relay.OpsOf(relay.Insert), full, "REPLICA IDENTITY FULL"},
+		"a partition is full":            {150000, nil, all, leaf, "the partition s.leaf of s.root has REPLICA IDENTITY FULL"},
+		"generated before 18":            {170000, nil, all, generated, "since PostgreSQL 18"},
+		"generated on 18":                {180000, nil, all, generated, ""},
+		"no column":                      {150000, nil, relay.OpsOf(relay.Insert), nothing, "a list cannot be empty"},
+	} {
+		_, err := plan(test.version, test.pub, test.ops, test.table)
+		if test.words == "" && err != nil || test.words != "" && (!isSetup(err) || !strings.Contains(err.Error(), test.words)) {
+			t.Errorf("%s: %v, want %q", what, err, test.words)
+		}
 	}
 }

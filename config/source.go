@@ -28,6 +28,8 @@ var sourceBlock = &Block{
 			Doc: "The publication, literal, case and all. The default is rowhook_ and the source's name."},
 		{Name: "manage", Type: TypeBool, Default: "true",
 			Doc: "Whether rowhook makes and alters the publication and the slot. With false both must exist; rowhook runs no DDL and prints what a DBA must run."},
+		{Name: "columns", Type: TypeString, Default: `"all"`, OneOf: []string{"all", "rules"},
+			Doc: "What the server sends of each table. all: whole rows. rules: only the columns that rules read, the replica identity and the primary key, which the publication then lists, and no other table; it needs PostgreSQL 15. A listed column can be dropped or retyped only after the publication was altered."},
 		{Name: "confirm", Type: TypeString, Default: `"stored"`, OneOf: []string{"stored", "delivered"},
 			Doc: "When PostgreSQL is told that it may forget WAL. stored: when the events are durable in rowhook's log. delivered: when every endpoint has them too, or they are dead letters; for disks that do not survive the machine. An endpoint that is down then makes WAL grow."},
 		{Name: "max_rule_failures", Type: TypeInteger, Default: "1000", Min: 1,
@@ -46,6 +48,7 @@ type Source struct {
 	Slot        string
 	Publication string
 	Manage      bool
+	Columns     Columns
 	Confirm     Confirm
 	// MaxRuleFailures in a row stop the source.
 	MaxRuleFailures int
@@ -53,6 +56,15 @@ type Source struct {
 	// Range is the block's header.
 	Range hcl.Range
 }
+
+// Columns is what the server sends of each table.
+type Columns string
+
+// The choices of columns.
+const (
+	ColumnsAll   Columns = "all"
+	ColumnsRules Columns = "rules"
+)
 
 // Confirm is when PostgreSQL is told that it may forget.
 type Confirm string
@@ -103,6 +115,7 @@ func (e *evaluator) source(b *body) Source {
 		Slot:            "rowhook_" + name.s,
 		Publication:     "rowhook_" + name.s,
 		Manage:          get[bool](b, "manage"),
+		Columns:         Columns(get[settingText](b, "columns").s),
 		Confirm:         Confirm(get[settingText](b, "confirm").s),
 		MaxRuleFailures: get[int](b, "max_rule_failures"),
 		Failover:        get[bool](b, "failover"),

@@ -26,6 +26,15 @@ func public(names ...string) (tables []relay.TableName) {
 	return tables
 }
 
+// whole wants whole tables published.
+func whole(ops relay.Ops, names ...string) cdc.Want {
+	want := cdc.Want{Ops: ops}
+	for _, t := range public(names...) {
+		want.Tables = append(want.Tables, relay.TableColumns{TableName: t, All: true})
+	}
+	return want
+}
+
 // wantSetup fails unless err says that a person has to act, with the words.
 func wantSetup(t *testing.T, err error, words ...string) {
 	t.Helper()
@@ -59,7 +68,7 @@ func TestCapture_PublicationIsMadeAndGrown(t *testing.T) {
 		CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING; CREATE UNLOGGED TABLE quick (id int PRIMARY KEY); CREATE VIEW v AS SELECT 1 AS id;
 		CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);`)
 	ensure := func(ops relay.Ops, tables ...string) ([]string, error) {
-		return cdc.EnsurePublication(t.Context(), url, `My "Pub"`, public(tables...), ops)
+		return cdc.EnsurePublication(t.Context(), url, `My "Pub"`, whole(ops, tables...))
 	}
 
 	_, err = ensure(writes, "a", "nokey", "quick", "v", "gone", "nothing")
@@ -86,7 +95,7 @@ func TestCapture_PublicationIsMadeAndGrown(t *testing.T) {
 		t.Fatal(err)
 	}
 	pub := st.Publication
-	if pub == nil || pub.Tables[0].Columns != nil || pub.Tables[0].Filtered || !pub.Ours || !pub.ViaRoot || pub.AllTables || pub.Ops != writes || fmt.Sprint(pub.Tables) !=
+	if pub == nil || pub.Tables[0].Columns != nil || pub.Tables[0].RowFilter != "" || !pub.Ours || !pub.ViaRoot || pub.AllTables || pub.Ops != writes || fmt.Sprint(pub.Tables) !=
 		"[public.B, b public.a public.nokey public.p]" {
 		t.Errorf("publication is %+v", pub)
 	}
@@ -96,12 +105,12 @@ func TestCapture_PublicationIsMadeAndGrown(t *testing.T) {
 	}
 	// One that someone made without via_root, of a partitioned table.
 	exec("CREATE PUBLICATION other FOR TABLE p")
-	done, err = cdc.EnsurePublication(t.Context(), url, "other", public("p"), writes)
+	done, err = cdc.EnsurePublication(t.Context(), url, "other", whole(writes, "p"))
 	if err != nil || !slices.Equal(done, []string{`ALTER PUBLICATION "other" SET (publish_via_partition_root = true)`}) {
 		t.Error("via root:", done, err)
 	}
 	exec("CREATE PUBLICATION everything FOR ALL TABLES")
-	if done, err = cdc.EnsurePublication(t.Context(), url, "everything", public("a"), writes); err != nil || len(done) != 0 {
+	if done, err = cdc.EnsurePublication(t.Context(), url, "everything", whole(writes, "a")); err != nil || len(done) != 0 {
 		t.Error("for all tables:", done, err)
 	}
 	if err := cdc.DropPublication(t.Context(), url, `My "Pub"`); err != nil {
@@ -129,7 +138,7 @@ func TestCapture_ATableIsAddedOnlyBetweenItsWriters(t *testing.T) {
 	}
 	added := make(chan error, 1)
 	go func() {
-		_, err := cdc.EnsurePublication(t.Context(), s.url, "Pub,adding", public("a", "b"), writes)
+		_, err := cdc.EnsurePublication(t.Context(), s.url, "Pub,adding", whole(writes, "a", "b"))
 		added <- err
 	}()
 	s.until("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'rowhook publication' AND wait_event_type = 'Lock')")
@@ -164,11 +173,11 @@ func TestCapture_WhatOnlyADBACanDoIsSaid(t *testing.T) {
 	if _, err := cdc.Inspect(t.Context(), as("reader"), "s", "p"); err != nil {
 		t.Error(err)
 	}
-	_, err = cdc.EnsurePublication(t.Context(), as("reader"), "mine", public("a"), inserts)
+	_, err = cdc.EnsurePublication(t.Context(), as("reader"), "mine", whole(inserts, "a"))
 	wantSetup(t, err, "GRANT CREATE ON DATABASE", "public.a belongs to postgres", `CREATE PUBLICATION "mine" FOR TABLE ONLY "public"."a" WITH (publish = 'insert', publish_via_partition_root = true);`)
-	_, err = cdc.EnsurePublication(t.Context(), as("reader"), "theirs", public("a"), writes)
+	_, err = cdc.EnsurePublication(t.Context(), as("reader"), "theirs", whole(writes, "a"))
 	wantSetup(t, err, "belongs to postgres", `ALTER PUBLICATION "theirs" SET (publish = 'insert, update, delete');`)
-	if done, err := cdc.EnsurePublication(t.Context(), as("reader"), "theirs", public("a"), inserts); err != nil || len(done) != 0 {
+	if done, err := cdc.EnsurePublication(t.Context(), as("reader"), "theirs", whole(inserts, "a")); err != nil || len(done) != 0 {
 		t.Error("nothing to do:", done, err)
 	}
 	_, err = cdc.Inspect(t.Context(), as("nobody"), "s", "p")

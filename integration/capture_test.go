@@ -204,12 +204,8 @@ func newSource(t *testing.T, cluster *postgres.Cluster, name, schema string, tab
 	s.db = conn
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	s.exec(schema)
-	var names []relay.TableName
-	for _, table := range tables {
-		names = append(names, relay.TableName{Schema: "public", Name: table})
-	}
 	ops := relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Truncate)
-	if _, err := cdc.EnsurePublication(t.Context(), url, "Pub,"+name, names, ops); err != nil {
+	if _, err := cdc.EnsurePublication(t.Context(), url, "Pub,"+name, whole(ops, tables...)); err != nil {
 		t.Fatal(err)
 	}
 	if s.start, err = cdc.CreateSlot(t.Context(), url, name, cdc.SlotOptions{}); err != nil {

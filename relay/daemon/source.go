@@ -473,7 +473,8 @@ func (s *source) publish(ctx context.Context, sv *cdc.ServerState) error {
 	if !s.cfg.Manage {
 		return s.checkPublication(sv, tables)
 	}
-	done, err := cdc.EnsurePublication(ctx, s.cfg.URL, s.cfg.Publication, tables, ops)
+	want := cdc.Want{Tables: s.rules.Columns(), Ops: ops, Least: s.cfg.Columns == config.ColumnsRules}
+	done, err := cdc.EnsurePublication(ctx, s.cfg.URL, s.cfg.Publication, want)
 	for _, sql := range done {
 		s.log.Info("publication changed", "sql", sql)
 	}
