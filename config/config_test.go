@@ -55,7 +55,7 @@ func TestLoad_ReadsEveryArgument(t *testing.T) {
 	stock.Range = hcl.Range{}
 	wantStock := Source{
 		Name: "stock", URL: relay.NewSecret("postgres:///stock?host=/run/postgresql"), Slot: "stock_events", Publication: "Stock Events",
-		Confirm: ConfirmDelivered, MaxRuleFailures: 5, Failover: true,
+		Columns: ColumnsRules, Confirm: ConfirmDelivered, MaxRuleFailures: 5, Failover: true,
 	}
 	if stock != wantStock {
 		t.Errorf("source\n%+v, want\n%+v", stock, wantStock)

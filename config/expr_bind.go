@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/rowhook/rowhook/relay"
@@ -32,10 +31,11 @@ func (b *binder) column(n columnNode) int {
 		}
 	}
 	if b.err == nil {
-		b.err = fmt.Errorf("%s: the table has no column %s in the change stream", n.rng, n.name)
+		missing := &relay.MissingColumnError{Column: n.name, At: n.rng.String()}
 		if b.rel != nil {
-			b.err = fmt.Errorf("%s: table %s has no column %s in the change stream", n.rng, b.rel.Table(), n.name)
+			missing.Table = b.rel.Table()
 		}
+		b.err = missing
 	}
 	return -1
 }

@@ -72,6 +72,7 @@ type shop struct {
 	conn    *pgx.Conn
 	hook    *harness.Receiver
 	d       *harness.Daemon
+	rules   string // as the daemon was given them
 }
 
 // shopOptions are what a test wants otherwise. Empty fields are a table of items, a rule for it and
@@ -106,8 +107,9 @@ func newShop(t *testing.T, cluster *postgres.Cluster, name string, o shopOptions
 		return v
 	}
 	s.exec(or(o.schema, itemsSchema))
+	s.rules = strings.ReplaceAll(or(o.source, shopSource), "SLOT", "rowhook_"+name) + or(o.rules, itemRule) + "\n" + or(o.sinks, sinkTo("hook", s.hook.URL, o.sinkMore))
 	s.d = harness.NewDaemon(t, harness.DaemonOptions{
-		Rules:       strings.ReplaceAll(or(o.source, shopSource), "SLOT", "rowhook_"+name) + or(o.rules, itemRule) + "\n" + or(o.sinks, sinkTo("hook", s.hook.URL, o.sinkMore)),
+		Rules:       s.rules,
 		Settings:    o.settings,
 		DatabaseURL: or(o.url, withPassword(t, cluster.URL(name))),
 		Env:         append([]string{"HOOK_SECRET=" + harness.Secret, "SPARE_SECRET=" + spareSecret}, o.env...),

@@ -39,6 +39,10 @@ type IngestConfig struct {
 	// delivery is settled: a position is then confirmed only when what it covers
 	// is delivered (confirm = "delivered").
 	Settled func() int64
+	// Listed says that the publication sends only some columns. A change without a
+	// column that a rule reads then stops the source, to be judged later, where it
+	// otherwise (the column was dropped or renamed) becomes a dead letter.
+	Listed bool
 	// Stats counts; nil is counters of its own.
 	Stats *IngestStats
 	// Epoch is the time the connection was made, in microseconds since the Unix
@@ -273,6 +277,11 @@ func (in *Ingest) Change(c *Change) error {
 	if t.skip {
 		return nil
 	}
+	if in.cfg.Listed && t.changes >= t.resume {
+		if err := in.lacking(c); err != nil {
+			return err
+		}
+	}
 	t.changes++
 	if t.changes <= t.resume {
 		return nil
@@ -320,6 +329,18 @@ func (in *Ingest) single(c *Change) error {
 		in.next.lsn = c.LSN
 	}
 	in.kick()
+	return nil
+}
+
+// lacking returns an error when the change does not carry a column that a rule
+// about it reads.
+func (in *Ingest) lacking(c *Change) error {
+	for _, b := range in.programs.of(c) {
+		rule := in.cfg.Rules.rules[b.rule]
+		if _, ok := errors.AsType[*MissingColumnError](b.err); ok && rule.Ops.Has(c.Op) {
+			return &NotSentError{Rule: rule.Name, LSN: c.LSN, Err: b.err}
+		}
+	}
 	return nil
 }
 
@@ -560,3 +581,18 @@ func (e *RuleFailedError) Error() string {
 }
 
 func (e *RuleFailedError) Unwrap() error { return e.Err }
+
+// NotSentError says that a change does not carry a column that a rule reads,
+// because it was made when the publication did not list it. The change was not
+// judged, and comes again.
+type NotSentError struct {
+	Rule string
+	LSN  LSN
+	Err  error
+}
+
+func (e *NotSentError) Error() string {
+	return fmt.Sprintf("the change at %s was made before the publication listed a column that the rule %q reads: %v. Read on with the rules as they were, until the source has caught up, and then change them; or accept the gap with a checkpoint reset", e.LSN, e.Rule, e.Err)
+}
+
+func (e *NotSentError) Unwrap() error { return e.Err }

@@ -74,9 +74,10 @@ type tx struct {
 // source is a fake server and the reader of it: it sends transactions in the
 // order of their commits, from the checkpoint on.
 type source struct {
-	store *relaytest.Memory
-	feed  *relay.Feed
-	rules []*relay.Rule
+	store  *relaytest.Memory
+	feed   *relay.Feed
+	rules  []*relay.Rule
+	listed bool
 }
 
 func (s *source) open(t testing.TB) *relay.Ingest {
@@ -94,6 +95,7 @@ func (s *source) open(t testing.TB) *relay.Ingest {
 	}
 	s.feed = relay.NewFeed()
 	in, err := relay.NewIngest(ctx, relay.IngestConfig{
+		Listed: s.listed,
 		Stream: "shop", Source: "shop", SystemID: 7, Rules: relay.NewRuleSet("shop", s.rules),
 		Log: s.store, Feed: s.feed, Logger: quiet(),
 	}, st)
@@ -288,6 +290,47 @@ func TestIngest_StopsASourceWhoseRuleAlwaysFails(t *testing.T) {
 	if !errors.As(err, &failed) || failed.Times != 1000 {
 		t.Errorf("got %v, want the source to stop", err)
 	}
+}
+
+// A change that does not carry what a rule reads stops the source before any
+// rule has judged it, and is judged when the rules fit.
+func TestIngest_AChangeWithoutAColumnIsNotJudged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lacks := rule("b")
+		lacks.Bind = func(*relay.Relation) (relay.Program, error) {
+			return nil, fmt.Errorf("bind: %w", &relay.MissingColumnError{Table: lacks.Tables[0], Column: "total"})
+		}
+		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{rule("a"), lacks}, listed: true}
+		in := s.open(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		run := func() { done <- in.Run(ctx) }
+		go run()
+		x := &tx{Tx: relay.Tx{XID: 9, CommitLSN: 100}, end: 150, rows: []string{"1", "2"}}
+		stop := forever
+		var unsent *relay.NotSentError
+		if err := send(in, x, &stop); !errors.As(err, &unsent) || unsent.Rule != "b" {
+			t.Errorf("got %v, want the source to stop", err)
+		}
+		cancel()
+		<-done
+		if got := logged(t, s.store); len(got) != 0 {
+			t.Errorf("the log has %v", got)
+		}
+		s.rules = []*relay.Rule{rule("a"), rule("b")}
+		in = s.open(t)
+		ctx, cancel = context.WithCancel(context.Background())
+		go run()
+		if err := send(in, x, &stop); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := logged(t, s.store); len(got) != 4 {
+			t.Errorf("the log has %v, want two events of each change", got)
+		}
+		cancel()
+		<-done
+	})
 }
 
 // TestIngest_ExactlyOnceInRandomWorlds lets transactions of many sizes, broken

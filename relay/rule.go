@@ -1,5 +1,7 @@
 package relay
 
+import "fmt"
+
 // Rule says which changes it matches and makes events of each. It is
 // immutable once made. A rule is about tables, a channel or messages: exactly
 // one of Tables, Channel and Message is set.
@@ -37,7 +39,8 @@ type Rule struct {
 	All   bool
 
 	// Bind compiles the rule for one relation (nil for channels and messages).
-	// It fails when the relation lacks a column the rule reads.
+	// It fails with a *MissingColumnError when the relation lacks a column the
+	// rule reads.
 	Bind func(*Relation) (Program, error)
 }
 
@@ -56,6 +59,18 @@ const (
 	// this rule, ever.
 	OnErrorSkip
 )
+
+// MissingColumnError says that a relation lacks a column that a rule reads: it
+// was dropped or renamed, or the publication does not send it.
+type MissingColumnError struct {
+	Table  TableName
+	Column string
+	At     string // the place in the rule
+}
+
+func (e *MissingColumnError) Error() string {
+	return fmt.Sprintf("%s: table %s has no column %s in the change stream", e.At, e.Table, e.Column)
+}
 
 // ColumnRef is a column a rule reads.
 type ColumnRef struct {

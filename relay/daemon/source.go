@@ -423,6 +423,7 @@ func (s *source) open(ctx context.Context, state *relay.SourceState) (*relay.Ing
 	ic := relay.IngestConfig{
 		Stream: stream, Source: s.cfg.Name, SystemID: state.SystemID, Rules: s.rules,
 		Log: s.d.store, Feed: s.d.feed, Logger: s.d.log, MaxFailures: s.cfg.MaxRuleFailures, Stats: &s.stats,
+		Listed: s.cfg.Columns == config.ColumnsRules,
 	}
 	if s.cfg.Confirm == config.ConfirmDelivered {
 		ic.Settled = func() int64 { return s.d.dispatcher.Settled(stream) }

@@ -24,6 +24,7 @@ source "postgres" "stock" {
   slot              = "stock_events"
   publication       = "Stock Events"
   manage            = false
+  columns           = "rules"
   confirm           = "delivered"
   max_rule_failures = 5
 }
