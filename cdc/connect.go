@@ -18,7 +18,7 @@ import (
 // changes how the server prints a value, because ALTER DATABASE and ALTER ROLE
 // reach the session that streams. A session that reads the same values in
 // another way (a backfill, a test that asks to_jsonb) has to use them too, with
-// client_encoding UTF8.
+// client_encoding UTF8, as every session of this package does.
 const SessionOptions = "-c DateStyle=ISO,MDY -c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=3 " +
 	"-c bytea_output=hex -c lc_monetary=C -c search_path=pg_catalog -c quote_all_identifiers=off"
 
@@ -33,6 +33,7 @@ const connectTimeout = 30 * time.Second
 // of that name; empty leaves what the URL says, which a pooler may accept.
 func configure(c *pgconn.Config, use, options string) {
 	c.RuntimeParams["application_name"] = applicationName + " " + use
+	c.RuntimeParams["client_encoding"] = "UTF8" // the default is the database's own
 	if options != "" {
 		c.RuntimeParams["options"] = strings.TrimSpace(c.RuntimeParams["options"] + " " + options)
 	}
@@ -55,10 +56,27 @@ func connect(ctx context.Context, url relay.Secret, use, options string) (*pgx.C
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config)
+	if err == nil {
+		err = leaveASCII(ctx, conn.PgConn())
+	}
 	if err != nil {
 		return nil, connectError("connect", err)
 	}
 	return conn, nil
+}
+
+// leaveASCII leaves the bytes of a database in SQL_ASCII as they are. Nobody
+// knows their encoding: the server cannot convert them, and would stop at the
+// first that is not UTF-8, a stream for ever.
+func leaveASCII(ctx context.Context, conn *pgconn.PgConn) error {
+	if conn.ParameterStatus("server_encoding") != "SQL_ASCII" {
+		return nil
+	}
+	err := conn.Exec(ctx, "SET client_encoding = 'SQL_ASCII'").Close()
+	if err != nil {
+		disconnect(conn)
+	}
+	return err
 }
 
 // disconnect closes a session politely, also when the caller's time is over.
@@ -80,6 +98,9 @@ func connectReplication(ctx context.Context, url relay.Secret, use, options stri
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err == nil {
+		err = leaveASCII(ctx, conn)
+	}
 	if err == nil {
 		return conn, nil
 	}

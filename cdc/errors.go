@@ -92,6 +92,7 @@ const (
 	codeInvalidAuth         = "28000"
 	codeUndefinedDatabase   = "3D000"
 	codeCharacterNotInTable = "22021" // character_not_in_repertoire
+	codeUntranslatable      = "22P05" // untranslatable_character
 )
 
 func sqlState(err error) string {

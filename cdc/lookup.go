@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowhook/rowhook/relay"
+	"github.com/rowhook/rowhook/relay/pgvalue"
 )
 
 // lookups asks the catalogue beside a stream, in an ordinary session that is
@@ -81,6 +82,24 @@ func (l *lookups) types(oids []uint32) (types map[uint32]relay.Type, err error) 
 	return types, err
 }
 
+// toUTF8 converts a text from the database's encoding. What is no text in that
+// encoding (the content of a message may be anything) stays as it is.
+func (l *lookups) toUTF8(content []byte) (text []byte, err error) {
+	err = l.do(func(ctx context.Context, conn *pgx.Conn) error {
+		var s string
+		err := conn.QueryRow(ctx, "SELECT convert_from($1, current_setting('server_encoding'))", content).Scan(&s)
+		text = []byte(s)
+		if code := sqlState(err); code == codeCharacterNotInTable || code == codeUntranslatable {
+			text, err = content, nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("convert a message to UTF-8: %w", err)
+	}
+	return text, nil
+}
+
 // An array is told from other types that have elements (point, name) by how it
 // is subscripted. Its delimiter is its element's.
 const typesSQL = `SELECT t.oid, n.nspname, t.typname, t.typtype::text,
@@ -148,7 +167,7 @@ func readTypes(ctx context.Context, conn *pgx.Conn, oids []uint32) (map[uint32]r
 // yet.
 func lookedUp(want []uint32, asked map[uint32]bool, oids ...uint32) []uint32 {
 	for _, oid := range oids {
-		if oid >= firstLookedUpType && !asked[oid] {
+		if oid != 0 && !pgvalue.BuiltIn(oid) && !asked[oid] {
 			asked[oid] = true
 			want = append(want, oid)
 		}

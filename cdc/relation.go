@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/relay"
+	"github.com/rowhook/rowhook/relay/pgvalue"
 )
 
 // relations is what one connection knows of tables. The server sends a
@@ -138,17 +139,13 @@ func (r *relations) keyOf(rel, old *relay.Relation) ([]int, error) {
 	return key, nil
 }
 
-// firstLookedUpType is where OIDs begin that differ from cluster to cluster.
-// Below are the built-in types.
-const firstLookedUpType = 10000
-
 // typesOf returns what is known of the types of the columns that are not
 // built in, with everything they consist of.
 func (r *relations) typesOf(columns []relay.Column) (typeSet, error) {
 	var missing []uint32
 	for i := range columns {
 		oid := columns[i].TypeOID
-		if _, ok := r.types[oid]; !ok && oid >= firstLookedUpType && !slices.Contains(missing, oid) {
+		if _, ok := r.types[oid]; !ok && !pgvalue.BuiltIn(oid) && !slices.Contains(missing, oid) {
 			missing = append(missing, oid)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -53,6 +54,9 @@ type session struct {
 	// stopping asks a server that is not being read, in another session, whether
 	// it is shutting down. It may be nil.
 	stopping func(ctx context.Context) bool
+	// toUTF8 converts the content of a message, which the server sends as it is in
+	// the database. It is nil where that is UTF-8.
+	toUTF8 func(content []byte) ([]byte, error)
 
 	decoder   decoder
 	relations *relations
@@ -287,6 +291,14 @@ func (s *session) streamError(err *pgconn.PgError) error {
 			Err: err,
 		}
 	}
+	if err.Code == codeCharacterNotInTable || err.Code == codeUntranslatable {
+		return &SetupError{
+			Summary: "the server cannot convert a text of a change to UTF-8",
+			Detail: fmt.Sprintf("the database has a character in it that UTF-8 has not; what the WAL holds cannot be mended, so after the row is, the stream has to go on "+
+				"behind the transaction, with a reset of the checkpoint (%s)", err.Where),
+			Err: err,
+		}
+	}
 	return fmt.Errorf("stream: %w", err)
 }
 
@@ -441,6 +453,12 @@ func (s *session) truncate(lsn relay.LSN) error {
 
 func (s *session) message() error {
 	m := &s.decoder.message
+	if s.toUTF8 != nil && !ascii(m.content) {
+		var err error
+		if m.content, err = s.toUTF8(m.content); err != nil {
+			return err
+		}
+	}
 	c := &s.change
 	*c = relay.Change{Op: relay.Message, LSN: m.lsn, Name: string(m.prefix), Payload: m.content}
 	if m.transactional {
@@ -461,4 +479,13 @@ func (s *session) message() error {
 		}
 	}
 	return byHandler(s.handler.Change(c))
+}
+
+func ascii(text []byte) bool {
+	for _, c := range text {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }

@@ -472,7 +472,7 @@ func TestSession_EndsWithTheRightError(t *testing.T) {
 		{"D2: publication skipped by 18", func(s *server) {
 			s.send('N', wire{'S'}.text("WARNUNG").u8('V').text("WARNING").u8('C').text("55000").u8('M').text(`skipped loading publication "p"`).u8(0))
 		}, nil, false, isSetup},
-		{"E5: undecodable text", func(s *server) { s.send('E', pgError("22021", "invalid byte sequence")) }, nil, false, nil},
+		{"E5: undecodable text", func(s *server) { s.send('E', pgError("22021", "invalid byte sequence")) }, nil, false, isSetup},
 		{"end of the copy", func(s *server) { s.send('c', nil) }, nil, true, nil},
 		{"end of the command", func(s *server) { s.send('C', wire{}.text("COPY 0")) }, nil, true, nil},
 		{"end of the connection", func(s *server) { s.conn.Close() }, nil, true, nil},

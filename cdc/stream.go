@@ -114,6 +114,9 @@ func (s *Stream) Run(ctx context.Context, start relay.LSN, h Handler) error {
 	session.interval, session.silence = interval.ping, interval.silence
 	session.relations = newRelations(look.primaryKey, look.types)
 	session.relations.idle = look.idle
+	if encoding := conn.ParameterStatus("server_encoding"); encoding != "UTF8" && encoding != "SQL_ASCII" {
+		session.toUTF8 = look.toUTF8
+	}
 	session.stopping = s.stopping
 	log.Info("streaming", "lsn", start, "confirmed", confirmed)
 	return ended(ctx, session.run(ctx))
@@ -194,15 +197,6 @@ func (s *Stream) prepare(ctx context.Context, conn *pgconn.PgConn, start relay.L
 	ms, err := strconv.Atoi(rows[0][0])
 	if err != nil {
 		return fail("read wal_sender_timeout", err)
-	}
-	// A database in SQL_ASCII has bytes of any encoding: the server cannot convert
-	// them, and would stop at the first that is not UTF-8, for ever.
-	encoding := "UTF8"
-	if conn.ParameterStatus("server_encoding") == "SQL_ASCII" {
-		encoding = "SQL_ASCII"
-	}
-	if _, err = ask(ctx, conn, "SET client_encoding = "+quoteLiteral(encoding)); err != nil {
-		return fail("set client_encoding", err)
 	}
 	return confirmed, intervalsOf(time.Duration(ms) * time.Millisecond), nil
 }

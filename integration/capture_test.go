@@ -30,6 +30,7 @@ type captured struct {
 	changed chan struct{} // capacity 1, poked at every call
 	last    *relay.Relation
 	rels    int // pointers seen
+	seen    func(*relay.Change)
 }
 
 func newCaptured(start relay.LSN) *captured {
@@ -63,6 +64,9 @@ func (c *captured) Change(ch *relay.Change) error {
 		id += fmt.Sprintf("/%s/%d", ch.Tx.CommitLSN, ch.Tx.XID)
 	}
 	c.ids[id]++
+	if c.seen != nil {
+		c.seen(ch)
+	}
 	if ch.Relation != nil && ch.Relation != c.last {
 		c.last = ch.Relation
 		c.rels++
@@ -195,7 +199,13 @@ type source struct {
 // the tables.
 func newSource(t *testing.T, cluster *postgres.Cluster, name, schema string, tables ...string) *source {
 	t.Helper()
-	url := relay.NewSecret(cluster.Database(t, name))
+	return sourceIn(t, cluster, cluster.Database(t, name), name, schema, tables...)
+}
+
+// sourceIn is newSource in a database that is there.
+func sourceIn(t *testing.T, cluster *postgres.Cluster, database, name, schema string, tables ...string) *source {
+	t.Helper()
+	url := relay.NewSecret(database)
 	s := &source{t: t, url: url, name: name}
 	conn, err := cluster.Conn(t.Context(), name)
 	if err != nil {

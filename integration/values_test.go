@@ -1,134 +1,382 @@
 package integration_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/rowhook/rowhook/cdc"
+	"github.com/rowhook/rowhook/config"
 	"github.com/rowhook/rowhook/integration/postgres"
 	"github.com/rowhook/rowhook/relay"
 	"github.com/rowhook/rowhook/relay/pgvalue"
 )
 
-// valueTypes makes a type of every kind that a user can make.
-const valueTypes = `
-CREATE EXTENSION hstore;
-CREATE TYPE mood AS ENUM ('sad', 'so so', 'happy');
-CREATE DOMAIN cents AS int;
-CREATE DOMAIN price AS cents;
-CREATE DOMAIN tags AS text[];
-CREATE TYPE pt AS (yy int, x numeric);
-CREATE TYPE ln AS (name text, "to" pt, at timestamptz, "Ä ""q""" bool, m mood[], j jsonb);`
-
-// The expressions whose to_jsonb is compared, byte for byte.
-var serverValues = []string{
-	`true`, `false`, `null::bool`, `32767::int2`, `(-2147483648)::int4`, `9223372036854775807::int8`,
-	`12345678901234567890.1200::numeric`, `-0.00::numeric`, `'NaN'::numeric`, `'Infinity'::numeric`, `1e-20::numeric`, `1e40::numeric`,
-	`0.1::float4`, `3.4028235e38::float4`, `0.1::float8`, `1e20::float8`, `1.5e-10::float8`, `1.7976931348623157e308::float8`, `5e-324::float8`,
-	`'-0'::float8`, `'NaN'::float8`, `'-Infinity'::float8`, `123456.789e3::float8`,
-	`'plain'::text`, `E'q" b\\ \n\t\r\b\f \x01 \x7f / é € 😀 <&>'::text`, `''::text`, `'x'::char(3)`, `'v'::varchar(5)`, `'n'::name`, `'c'::"char"`,
-	`'{"b": 1.0, "a": [null, true, "x\"y", 12345678901234567890, 1e30], "é": {}}'::jsonb`, `'"s"'::jsonb`, `'null'::jsonb`,
-	`'2024-01-02 03:04:05'::timestamp`, `'2024-01-02 03:04:05.1234'::timestamp`, `'0044-03-15 01:02:03 BC'::timestamp`, `'294276-12-31 23:59:59.999999'::timestamp`,
-	`'infinity'::timestamp`, `'2024-01-02 03:04:05+05:30'::timestamptz`, `'2024-07-02 03:04:05.5-07'::timestamptz`, `'0044-03-15 01:02:03 BC'::timestamptz`, `'-infinity'::timestamptz`,
-	`'2024-01-02'::date`, `'0044-03-15 BC'::date`, `'infinity'::date`, `'5874897-12-31'::date`,
-	`'24:00:00'::time`, `'03:04:05.5+05:30'::timetz`, `'1 year 2 mons -3 days 04:05:06.7'::interval`,
-	`'\x00ff10'::bytea`, `'$1,234.50'::money`, `'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid`, `'<a b="c">d</a>'::xml`, `B'101'`, `'10.0.0.0/8'::cidr`, `'::1'::inet`,
-	`'08:00:2b:01:02:03'::macaddr`, `'(1,2)'::point`, `'(3,4),(1,2)'::box`, `'<(1,2),3>'::circle`, `'a & b'::tsquery`, `'a:1 b:2'::tsvector`, `'$.a'::jsonpath`,
-	`'[1,5)'::int4range`, `'{[1,5),[7,9)}'::int4multirange`, `'["2024-01-02 03:04:05","2024-01-03 03:04:05")'::tsrange`, `5::oid`, `'0/16B3748'::pg_lsn`,
-	`'1 2 3'::int2vector`, `''::int2vector`, `'1 2'::oidvector`,
-	`'{}'::int[]`, `'{1,NULL,3}'::int[]`, `'{{1,2},{3,4}}'::int8[]`, `'[0:1]={1,2}'::int[]`, `'[-1:0][5:6]={{1,2},{3,4}}'::numeric[]`, `'{1e20,NaN}'::float8[]`,
-	`array['a', 'b,c', 'd"e\f', 'NULL', null, '', ' ', '{}', 'null']`, `array[true, false, null]`, `array['{"a": [1, 2]}'::jsonb, 'null'::jsonb, null]`,
-	`array['2024-01-02 03:04:05+00'::timestamptz, 'infinity']`, `array['(3,4),(1,2)'::box, '(7,8),(5,6)'::box]`, `array['1 2'::int2vector]`, `array['\xff'::bytea]`, `array['[1,5)'::int4range]`,
-	`'so so'::mood`, `array['sad', 'so so', null]::mood[]`, `12::cents`, `13::price`, `array['a', 'b c']::tags`, `array[1, 2]::cents[]`,
-	`row(1, 2.50)::pt`, `row(null, 'NaN')::pt`, `row(null, null)::pt`,
-	`row(E'a "b" \\ (c), d', row(1, null), '2024-01-02 03:04:05+00', true, array['so so', 'sad']::mood[], '{"k": [1, "x"]}')::ln`,
-	`row('', null, null, null, '{}', 'null')::ln`, `array[row('a', row(1, 2), null, false, null, null)::ln, null]`,
-	`'a=>1, "b\"c"=>NULL, "d\\e"=>"f g"'::hstore`, `''::hstore`,
+// hostileSettings change how every kind of value is printed, for whoever does
+// not pin what it needs. The database's are of the role, too.
+var hostileSettings = map[string]string{
+	"DateStyle": "'SQL, DMY'", "IntervalStyle": "'sql_standard'", "TimeZone": "'Asia/Tokyo'", "bytea_output": "'escape'",
+	"extra_float_digits": "-3", "quote_all_identifiers": "on", "xmlbinary": "'hex'", "xmloption": "'document'",
+	"search_path": "elsewhere", "default_text_search_config": "'pg_catalog.german'",
 }
 
-// valueSettings are the settings of a source's session that change how values
-// are printed.
-const valueSettings = `SET DateStyle = ISO; SET IntervalStyle = iso_8601; SET TimeZone = 'UTC'; SET extra_float_digits = 3; SET bytea_output = hex; SET lc_monetary = 'C'`
-
-// TestValues_AreWhatToJSONBPrints holds package pgvalue against a server.
-func TestValues_AreWhatToJSONBPrints(t *testing.T) {
-	ctx := context.Background()
-	c := postgres.New(t, postgres.Options{})
-	url := c.Database(t, "pgvalues")
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	for _, sql := range []string{valueTypes, valueSettings} {
-		if _, err := conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	types := readTypes(t, conn)
-	for _, expr := range serverValues {
-		// The simple protocol gives text, as the change stream does. pg_typeof
-		// is of the expression, so a domain keeps its own OID.
-		res, err := conn.PgConn().Exec(ctx, fmt.Sprintf(`SELECT v, to_jsonb(v), pg_typeof(v)::oid FROM (SELECT %s AS v) s`, expr)).ReadAll()
-		if err != nil {
-			t.Errorf("%s: %v", expr, err)
-			continue
-		}
-		row := res[0].Rows[0]
-		if row[0] == nil {
-			continue // null is the state of a value, not a text
-		}
-		var oid uint32
-		if _, err := fmt.Sscan(string(row[2]), &oid); err != nil {
-			t.Fatal(err)
-		}
-		if got := pgvalue.AppendJSON(nil, oid, row[0], types); !bytes.Equal(got, row[1]) {
-			t.Errorf("%s (type %d) is %s\n got %s\nwant %s", expr, oid, row[0], got, row[1])
-		}
-	}
-	// A json column is passed as it is.
-	const doc = ` {"b":1, "a" : [ 1e2 ],"b":2} `
-	if got := pgvalue.AppendJSON(nil, 114, []byte(doc), types); string(got) != doc || !json.Valid(got) {
-		t.Errorf("json: got %s", got)
-	}
+// values is a database whose rows are read twice: by a stream whose changes a
+// rule with data = row turns into JSON, and by asking the server.
+type values struct {
+	*source
+	major int
+	rule  *relay.Rule
+	mu    sync.Mutex
+	got   map[string]string // table/id: what the rule made of the inserted row
+	progs map[*relay.Relation]relay.Program
+	draft relay.Draft
 }
 
-// readTypes reads the types of the database's own as a source does.
-func readTypes(t *testing.T, conn *pgx.Conn) *relay.Catalog {
+// newValues makes the database, whose tables are all published.
+func newValues(t *testing.T, cluster *postgres.Cluster, name, options, schema string) *values {
 	t.Helper()
-	ctx := context.Background()
-	cat := &relay.Catalog{Types: map[uint32]relay.Type{}}
-	rows, err := conn.Query(ctx, `
-		SELECT t.oid, n.nspname, t.typname, t.typtype::text, t.typelem, t.typdelim::text, t.typbasetype,
-		       coalesce((SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
-		       coalesce((SELECT array_agg(a.atttypid::int8 ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped), '{}')
-		FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.oid >= 16384`)
+	v := &values{major: cluster.Major(), rule: compile(t, `data = row`), got: map[string]string{}, progs: map[*relay.Relation]relay.Program{}}
+	v.source = sourceIn(t, cluster, cluster.Database(t, name, options), name, "CREATE PUBLICATION everything FOR ALL TABLES; "+schema)
+	v.stream.Publication = "everything"
+	v.source.got.seen = v.see
+	for setting, value := range hostileSettings {
+		v.exec(fmt.Sprintf("ALTER DATABASE %s SET %s = %s", name, setting, value))
+		v.exec(fmt.Sprintf("ALTER ROLE postgres IN DATABASE %s SET %s = %s", name, setting, value))
+	}
+	return v
+}
+
+// compile returns the rule with the body.
+func compile(t *testing.T, body string) *relay.Rule {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "rowhook.hcl")
+	text := fmt.Sprintf(`
+source "postgres" "shop" { url = env("URL") }
+event "all" {
+  table = "public.t"
+  on    = ["insert", "update", "delete"]
+  %s
+}
+sink "stdout" "out" { events = ["**"] }
+`, body)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, _, diags := config.Load([]string{file}, config.Options{Getenv: func(string) (string, bool) { return "postgres://db/shop", true }})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return cfg.Rules[0]
+}
+
+// see judges one change, in the stream's goroutine.
+func (v *values) see(c *relay.Change) {
+	if c.Op != relay.Insert {
+		return
+	}
+	prog := v.progs[c.Relation]
+	if prog == nil {
+		var err error
+		if prog, err = v.rule.Bind(c.Relation); err != nil {
+			v.t.Error(err)
+			return
+		}
+		v.progs[c.Relation] = prog
+	}
+	v.draft.Reset()
+	if ok, err := prog.Eval(c, &v.draft); !ok || err != nil {
+		v.t.Errorf("%s: %t, %v", c.Relation.Table(), ok, err)
+	}
+	if len(v.draft.Unchanged) > 0 {
+		v.t.Errorf("%s: an inserted row without %v", c.Relation.Table(), v.draft.Unchanged)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.got[c.Relation.Name+"/"+string(c.New[0].Text)] = string(v.draft.Data)
+}
+
+// oracle opens a session with the settings that a stream pins.
+func (v *values) oracle() *pgx.Conn {
+	v.t.Helper()
+	cfg, err := pgx.ParseConfig(v.url.Reveal())
 	if err != nil {
-		t.Fatal(err)
+		v.t.Fatal(err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var (
-			ty          relay.Type
-			kind, delim string
-			names       []string
-			oids        []int64
-		)
-		if err := rows.Scan(&ty.OID, &ty.Schema, &ty.Name, &kind, &ty.Elem, &delim, &ty.Base, &names, &oids); err != nil {
-			t.Fatal(err)
+	cfg.RuntimeParams["options"] = cdc.SessionOptions
+	cfg.RuntimeParams["client_encoding"] = "UTF8"
+	conn, err := pgx.ConnectConfig(v.t.Context(), cfg)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	v.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+// compare holds the rows of the tables against what the server's function,
+// to_jsonb or to_json, says of them. It settles the stream first.
+func (v *values) compare(function string, tables ...string) {
+	v.t.Helper()
+	v.settle()
+	conn := v.oracle()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	rows := 0
+	for _, table := range tables {
+		for _, want := range simple(v.t, conn, fmt.Sprintf("SELECT id, %s(t) FROM public.%s AS t ORDER BY id", function, pgx.Identifier{table}.Sanitize())) {
+			id := table + "/" + want[0]
+			got, ok := v.got[id]
+			if !ok {
+				v.t.Errorf("%s did not come", id)
+				continue
+			}
+			rows++
+			delete(v.got, id)
+			if g, w := canonical(v.t, got), canonical(v.t, want[1]); g != w {
+				v.t.Errorf("%s\n got %s\nwant %s", id, around(g, w), around(w, g))
+			}
 		}
-		ty.Kind, ty.Delim = kind[0], delim[0]
-		for i, n := range names {
-			ty.Fields = append(ty.Fields, relay.Column{Name: n, TypeOID: uint32(oids[i])})
+	}
+	if rows == 0 {
+		v.t.Error("no rows to compare")
+	}
+	v.t.Logf("%d rows of %d tables compared", rows, len(tables))
+}
+
+// simple asks in the simple protocol, which gives text. A null is "".
+func simple(t *testing.T, conn *pgx.Conn, sql string) (rows [][]string) {
+	t.Helper()
+	results, err := conn.PgConn().Exec(t.Context(), sql).ReadAll()
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	for _, row := range results[0].Rows {
+		var texts []string
+		for _, text := range row {
+			texts = append(texts, string(text))
 		}
-		cat.Types[ty.OID] = ty
+		rows = append(rows, texts)
 	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
+	return rows
+}
+
+// around returns what is around the first byte in which two texts differ.
+func around(text, other string) string {
+	at := 0
+	for at < len(text) && at < len(other) && text[at] == other[at] {
+		at++
 	}
-	return cat
+	from, to := max(0, at-60), min(len(text), at+120)
+	return strconv.Itoa(at) + ": " + text[from:to]
+}
+
+// canonical returns the JSON text with the members of objects sorted and
+// without white space between tokens. Strings and numbers stay as they are
+// written.
+func canonical(t *testing.T, text string) string {
+	t.Helper()
+	if !pgvalue.ValidJSON([]byte(text)) {
+		t.Errorf("not JSON: %s", text)
+		return text
+	}
+	return sorted(string(pgvalue.AppendCompact(nil, []byte(text))))
+}
+
+// sorted sorts the members of a compact value.
+func sorted(text string) string {
+	if text[0] != '{' && text[0] != '[' {
+		return text
+	}
+	var items []string
+	for i := 1; i < len(text)-1; i++ { // the comma, or the closing bracket
+		start := i
+		i, _ = pgvalue.SkipJSON([]byte(text), i)
+		name := ""
+		if text[0] == '{' {
+			name = text[start : i+1]
+			start = i + 1
+			i, _ = pgvalue.SkipJSON([]byte(text), start)
+		}
+		items = append(items, name+sorted(text[start:i]))
+	}
+	if text[0] == '{' {
+		slices.Sort(items)
+	}
+	return text[:1] + strings.Join(items, ",") + text[len(text)-1:]
+}
+
+// valueTypesSQL lists every type that a column may have: arrays are tried with
+// their elements.
+const valueTypesSQL = `SELECT t.oid, t.typname, format('%I.%I', n.nspname, t.typname), t.typarray <> 0,
+  coalesce((SELECT c.relkind::text || c.oid::regclass::text FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind <> 'c'), '')
+FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE t.typtype <> 'p' AND t.typsubscript <> 'array_subscript_handler'::regproc AND n.nspname !~ '^pg_(toast|temp)'
+ORDER BY t.oid`
+
+// TestValues_AreWhatToJSONBPrints holds what data = row makes of streamed rows
+// against the server's own to_jsonb.
+func TestValues_AreWhatToJSONBPrints(t *testing.T) {
+	cluster := postgres.New(t, postgres.Options{Settings: map[string]string{"max_locks_per_transaction": "1024"}})
+	t.Run("E1 E2 E3 every type the server has under hostile settings", func(t *testing.T) { everyType(t, cluster) })
+	t.Run("random types and values", func(t *testing.T) { randomValues(t, cluster) })
+	t.Run("a cast to json made by a user is not used", func(t *testing.T) { userCasts(t, cluster) })
+	for _, encoding := range []string{"LATIN1", "EUC_JP", "SQL_ASCII"} {
+		t.Run("E5 encoding "+encoding, func(t *testing.T) { otherEncoding(t, cluster, encoding) })
+	}
+}
+
+// everyType compares samples of every type: alone, in arrays, in domains over
+// it and over its array, and in composites of those. A type that nobody has
+// thought of a sample for fails the test.
+func everyType(t *testing.T, cluster *postgres.Cluster) {
+	v := newValues(t, cluster, "everytype", "", valueSchema)
+	for _, extension := range simple(t, v.db, "SELECT name FROM pg_available_extensions WHERE name = ANY('{hstore,citext,ltree,cube,seg,isn,intarray}') ORDER BY name") {
+		v.exec("CREATE EXTENSION " + extension[0])
+		t.Logf("with %s", extension[0])
+	}
+	types := simple(t, v.db, valueTypesSQL)
+	v.run()
+	var jsonb, json []string
+	for _, typ := range types {
+		oid, name, quoted, array, rowOf := typ[0], typ[1], typ[2], typ[3] == "t", typ[4]
+		samples, ok := valueSamples[name]
+		if rowOf != "" {
+			samples, ok = []string{"(SELECT json_populate_record(NULL::" + quoted + ", '{}'))"}, true
+			if rowOf[0] == 'r' {
+				samples = append(samples, "(SELECT x FROM "+rowOf[1:]+" x LIMIT 1)")
+			}
+		}
+		switch {
+		case !ok:
+			t.Errorf("no sample of the type %s", quoted)
+		case len(samples) == 0: // no SQL makes one
+		case !v.insertSamples("t"+oid, quoted, samples, array && rowOf == ""):
+		case name == "json":
+			json = append(json, "t"+oid)
+		default:
+			jsonb = append(jsonb, "t"+oid)
+		}
+	}
+	v.compare("to_jsonb", jsonb...)
+	t.Run("json is passed on as it was written and not as jsonb would normalise it", func(t *testing.T) {
+		// Its duplicates, the order of its members, 1e2 and \u0000: as to_json does.
+		v.source.t = t
+		v.compare("to_json", json...)
+	})
+	v.source.t = t
+	v.stop()
+	v.done()
+}
+
+// done fails when rows came that nobody compared. The stream has ended.
+func (v *values) done() {
+	v.t.Helper()
+	if len(v.got) > 0 {
+		v.t.Errorf("%d rows were not compared", len(v.got))
+	}
+}
+
+// userCasts: to_jsonb calls a function of the user's where there is a cast to
+// json of the type, and the stream has only the text that the type prints.
+// hstore, whose cast everyone has, is printed as its cast does.
+func userCasts(t *testing.T, cluster *postgres.Cluster) {
+	v := newValues(t, cluster, "usercasts", "", `
+		CREATE TYPE color AS ENUM ('red'); CREATE FUNCTION color_json(color) RETURNS json LANGUAGE sql AS $$ SELECT '{"rgb": "f00"}'::json $$;
+		CREATE CAST (color AS json) WITH FUNCTION color_json(color); CREATE TABLE t (id int PRIMARY KEY, c color, cs color[])`)
+	v.run()
+	v.exec("INSERT INTO t VALUES (1, 'red', '{red}')")
+	v.settle()
+	if want := simple(t, v.db, "SELECT to_jsonb(t) FROM t")[0][0]; !strings.Contains(want, "f00") {
+		t.Errorf("to_jsonb does not use the cast any more: %s", want)
+	}
+	if got := v.got["t/1"]; got != `{"id":1,"c":"red","cs":["red"]}` {
+		t.Errorf("got %s", got)
+	}
+	v.stop()
+}
+
+// otherEncoding: the stream is in UTF-8 whatever the database is in, names and
+// messages too. A character that UTF-8 has not ends it, with the reason. In
+// SQL_ASCII nobody knows what the bytes mean: those that are not UTF-8 become
+// U+FFFD, and the stream goes on.
+func otherEncoding(t *testing.T, cluster *postgres.Cluster, encoding string) {
+	letters := map[string]string{"LATIN1": "äÿ\u00a0", "EUC_JP": "日本語ｱ", "SQL_ASCII": "ä日"}[encoding]
+	name := strings.ToLower(encoding)
+	v := newValues(t, cluster, name, "ENCODING '"+encoding+"' TEMPLATE template0",
+		fmt.Sprintf(`CREATE TYPE %[1]q AS ENUM (%[2]s); CREATE TYPE pair AS (%[1]q text); CREATE TABLE t (id int PRIMARY KEY, %[1]q text, e %[1]q, c pair, a text[], j jsonb)`,
+			letters, quote(letters)))
+	v.run()
+	v.exec(fmt.Sprintf("INSERT INTO t VALUES (1, %[1]s, %[1]s, ROW(%[1]s), ARRAY[%[1]s], to_jsonb(%[1]s::text))", quote(letters)))
+	v.compare("to_jsonb", "t")
+	v.exec("SELECT pg_logical_emit_message(true, " + quote(letters) + ", " + quote(letters) + ")")
+	lines := v.settle()
+	if want := "message " + letters + " " + letters; !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, want) }) {
+		t.Errorf("%q is not in %q", want, lines)
+	}
+	if encoding == "SQL_ASCII" {
+		v.exec(`INSERT INTO t (id, a) VALUES (2, ARRAY[E'a\xff\xe4z'])`)
+		v.settle()
+		if got, want := v.got["t/2"], fmt.Sprintf("{\"id\":2,%q:null,\"e\":null,\"c\":null,\"a\":[\"a\uFFFD\uFFFDz\"],\"j\":null}", letters); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		delete(v.got, "t/2")
+	}
+	if encoding != "EUC_JP" {
+		v.stop()
+		v.done()
+		return
+	}
+	v.exec(`INSERT INTO t (id, a) VALUES (2, ARRAY[E'\xa9\xa1'])`) // of a row of the character set that is empty
+	err := v.source.end()
+	wantSetup(t, err, "convert", "reset", "associated LSN")
+	v.done()
+}
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// insertSamples makes a table of the values of a type and fills it. It returns
+// false when a column cannot be of the type.
+func (v *values) insertSamples(table, typ string, samples []string, shapes bool) bool {
+	v.t.Helper()
+	replace := strings.NewReplacer("$T", typ, "$t", table)
+	create, columns := "CREATE TABLE $t (id int PRIMARY KEY, v $T)", "v"
+	if shapes {
+		create = `CREATE DOMAIN $t_d AS $T; CREATE DOMAIN $t_da AS $T[]; CREATE TYPE $t_c AS (b $T, "a ""b" $T[], d $t_d); CREATE DOMAIN $t_dc AS $t_c;
+			CREATE TYPE $t_cc AS (c $t_c, cs $t_c[], dc $t_dc, ds $t_d[], x int);
+			CREATE TABLE $t (id int PRIMARY KEY, v $T, a $T[], aa $T[], bounds $T[], empty $T[], d $t_d, da $t_da, ds $t_d[], c $t_c, cs $t_c[], dc $t_dc, cc $t_cc)`
+		c := "ROW(v, ARRAY[v, NULL]::$T[], v)::$t_c"
+		columns = "v, ARRAY[v, NULL, v]::$T[], ARRAY[ARRAY[v, NULL], ARRAY[v, v]]::$T[], ('[-1:0]=' || ARRAY[v, v]::$T[]::text)::$T[], '{}'::$T[], v, ARRAY[v]::$T[], ARRAY[v, NULL]::$t_d[], " +
+			c + ", ARRAY[" + c + ", NULL], " + c + ", ROW(" + c + ", ARRAY[" + c + "], NULL, ARRAY[v]::$t_d[], 1)::$t_cc"
+	}
+	if _, err := v.db.PgConn().Exec(v.t.Context(), replace.Replace(create)).ReadAll(); err != nil {
+		var pg *pgconn.PgError
+		if !errors.As(err, &pg) || pg.Code != "42P16" { // columns of pseudo-types
+			v.t.Errorf("%s: %v", typ, err)
+		}
+		return false
+	}
+	sql := "INSERT INTO $t (id) VALUES (-1);\n"
+	for i, sample := range samples {
+		if version, expr, ok := strings.Cut(sample, ": "); ok {
+			if since, err := strconv.Atoi(version); err == nil {
+				if sample = expr; since > v.major {
+					continue
+				}
+			}
+		}
+		sql += fmt.Sprintf("INSERT INTO $t SELECT %d, %s FROM (SELECT (%s)::$T AS v) s;\n", i, columns, sample)
+	}
+	if _, err := v.db.PgConn().Exec(v.t.Context(), replace.Replace(sql)).ReadAll(); err != nil {
+		v.t.Errorf("%s: %v", sql, err)
+	}
+	return true
 }

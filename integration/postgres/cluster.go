@@ -363,9 +363,9 @@ func (c *Cluster) PID() int {
 	return c.proc.cmd.Process.Pid
 }
 
-// Conn connects to a database. The caller closes the connection.
+// Conn connects to a database, in UTF-8 whatever its encoding is. The caller closes the connection.
 func (c *Cluster) Conn(ctx context.Context, db string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, c.URL(db))
+	return pgx.Connect(ctx, c.URL(db)+"&client_encoding=UTF8")
 }
 
 // Exec runs statements in a database, over a connection of its own, in the simple protocol: sql
@@ -379,9 +379,9 @@ func (c *Cluster) Exec(ctx context.Context, db, sql string) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
-// CreateDatabase makes an empty database.
-func (c *Cluster) CreateDatabase(ctx context.Context, name string) error {
-	return c.Exec(ctx, "postgres", "CREATE DATABASE "+pgx.Identifier{name}.Sanitize())
+// CreateDatabase makes an empty database. The options are SQL, such as ENCODING 'LATIN1'.
+func (c *Cluster) CreateDatabase(ctx context.Context, name string, options ...string) error {
+	return c.Exec(ctx, "postgres", "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" "+strings.Join(options, " "))
 }
 
 // Stop ends the server and waits until it is gone. One that does not go in a minute (a fast

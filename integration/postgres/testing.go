@@ -60,11 +60,11 @@ END $$`
 
 // Database makes an empty database for one test, and drops it with its slots afterwards. It
 // returns the URL. A prepared transaction that a test leaves behind fails the test, because it
-// would block every later slot of the cluster.
-func (c *Cluster) Database(t testing.TB, name string) string {
+// would block every later slot of the cluster. The options are those of CREATE DATABASE.
+func (c *Cluster) Database(t testing.TB, name string, options ...string) string {
 	t.Helper()
 	ctx := context.Background()
-	if err := c.CreateDatabase(ctx, name); err != nil {
+	if err := c.CreateDatabase(ctx, name, options...); err != nil {
 		t.Fatalf("create database %s: %v", name, err)
 	}
 	t.Cleanup(func() {

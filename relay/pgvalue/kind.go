@@ -37,14 +37,13 @@ const (
 	timestamptzOID = 1184
 	numericOID     = 1700
 	jsonbOID       = 3802
-
-	// firstUserOID is FirstNormalObjectId: no built-in type is above.
-	firstUserOID = 16384
 )
 
-// builtinArrays maps the array types of pg_type to their elements.
+// builtinArrays maps the array types of pg_type to their elements. The rows of
+// system catalogues, which are types too, are not among them: what they consist
+// of differs from version to version.
 var builtinArrays = map[uint32]uint32{
-	143: 142, 199: 114, 210: 71, 270: 75, 271: 5069, 272: 81, 273: 83, 629: 628, 651: 650, 719: 718,
+	143: 142, 199: 114, 271: 5069, 629: 628, 651: 650, 719: 718,
 	775: 774, 791: 790, 1000: 16, 1001: 17, 1002: 18, 1003: 19, 1005: 21, 1006: 22, 1007: 23, 1008: 24,
 	1009: 25, 1010: 27, 1011: 28, 1012: 29, 1013: 30, 1014: 1042, 1015: 1043, 1016: 20, 1017: 600,
 	1018: 601, 1019: 602, 1020: 603, 1021: 700, 1022: 701, 1027: 604, 1028: 26, 1034: 1033, 1040: 829,
@@ -54,6 +53,26 @@ var builtinArrays = map[uint32]uint32{
 	3770: 3769, 3807: 3802, 3905: 3904, 3907: 3906, 3909: 3908, 3911: 3910, 3913: 3912, 3927: 3926,
 	4073: 4072, 4090: 4089, 4097: 4096, 4192: 4191, 5039: 5038, 6150: 4451, 6151: 4532, 6152: 4533,
 	6153: 4534, 6155: 4535, 6157: 4536,
+}
+
+// builtins maps every type that is known without a catalogue to its elements,
+// 0 when it is no array.
+var builtins = func() map[uint32]uint32 {
+	all := make(map[uint32]uint32, 2*len(builtinArrays))
+	for array, elem := range builtinArrays {
+		all[array] = elem
+		if _, ok := builtinArrays[elem]; !ok {
+			all[elem] = 0
+		}
+	}
+	return all
+}()
+
+// BuiltIn reports whether the values of a type are read without asking what it
+// is. A type that is not, and that the resolver does not know, is Text.
+func BuiltIn(typ uint32) bool {
+	_, ok := builtins[typ]
+	return ok
 }
 
 // shape is a type as its values are read.
@@ -86,13 +105,10 @@ func shapeOf(typ uint32, types relay.TypeResolver) shape {
 		case oidvectorOID:
 			return shape{kind: Vector, elem: oidOID}
 		}
-		if typ < firstUserOID {
-			if elem, ok := builtinArrays[typ]; ok {
-				return shape{kind: Array, elem: elem, delim: delimiter(elem, types)}
-			}
-			return shape{}
-		}
-		if types == nil {
+		switch elem, ok := builtins[typ]; {
+		case elem != 0:
+			return shape{kind: Array, elem: elem, delim: delimiter(elem, types)}
+		case ok || types == nil:
 			return shape{}
 		}
 		t, ok := types.ResolveType(typ)
@@ -120,7 +136,7 @@ func delimiter(elem uint32, types relay.TypeResolver) byte {
 	if elem == boxOID {
 		return ';'
 	}
-	if elem >= firstUserOID && types != nil {
+	if types != nil && !BuiltIn(elem) {
 		if t, ok := types.ResolveType(elem); ok && t.Delim != 0 {
 			return t.Delim
 		}
