@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,11 @@ type IngestConfig struct {
 	Listed bool
 	// Stats counts; nil is counters of its own.
 	Stats *IngestStats
+	// Waiting are rule sets that follow Rules at their places; see AwaitRules.
+	Waiting []NextRules
+	// Placed, when not nil, is called after a rule set has come into force
+	// durably. It must not block.
+	Placed func()
 	// Epoch is the time the connection was made, in microseconds since the Unix
 	// epoch, a fact of the ids of notifications.
 	Epoch int64
@@ -77,6 +83,10 @@ type Ingest struct {
 	room   chan struct{} // closed when there is room; nil when there is
 	paused string        // why nothing is to be read, "" when reading
 	tx     openTx
+	// waiting follow cfg.Rules at their places, following after the transaction
+	// under way.
+	waiting   []NextRules
+	following *NextRules
 	// lastNotify makes the times of notifications rise.
 	lastNotify int64
 	// gate is where the stream waits for a chunk of a backfill; reading is the
@@ -111,6 +121,7 @@ type openTx struct {
 	changes    uint64 // seen so far
 	resume     uint64 // that many were processed before a crash
 	events     uint32
+	marked     int // 1 + the index in waiting of the set that it has the message of
 }
 
 // NewIngest returns an Ingest that continues the stream as the log has it.
@@ -119,6 +130,7 @@ func NewIngest(ctx context.Context, cfg IngestConfig, state *SourceState) (*Inge
 	in := &Ingest{
 		cfg:      cfg,
 		programs: newPrograms(cfg.Rules),
+		waiting:  slices.Clone(cfg.Waiting),
 		wake:     make(chan struct{}, 1),
 		stats:    cfg.Stats,
 	}
@@ -283,6 +295,9 @@ func (in *Ingest) Change(c *Change) error {
 		}
 	}
 	t.changes++
+	if c.Op == Message && c.Name == RulesPrefix {
+		in.marked(string(c.Payload))
+	}
 	if t.changes <= t.resume {
 		return nil
 	}
@@ -352,7 +367,7 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 	var stop error
 	for _, b := range in.programs.of(c) {
 		rule := in.cfg.Rules.rules[b.rule]
-		stats := &in.cfg.Rules.stats[b.rule]
+		stats := in.cfg.Rules.stats[b.rule]
 		if c.Relation != nil && !rule.Ops.Has(c.Op) {
 			continue
 		}
@@ -379,7 +394,7 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 				continue
 			}
 			in.fail(c, rule, f, at, err)
-			if in.cfg.MaxFailures > 0 && stats.inRow >= in.cfg.MaxFailures {
+			if in.cfg.MaxFailures > 0 && stats.inRow >= in.cfg.MaxFailures && !in.leaving(rule) {
 				stop = &RuleFailedError{Rule: rule.Name, Times: stats.inRow, LSN: c.LSN, Err: err}
 			}
 			continue
@@ -512,6 +527,7 @@ func (in *Ingest) Commit(_ *Tx, end LSN) error {
 	in.stats.LastChange.Store(time.Now().UnixMicro())
 	in.next.head = in.next.tail
 	in.next.lsn = end
+	in.switchRules(t.marked, end)
 	in.kick()
 	in.gate.notify()
 	return nil

@@ -30,6 +30,8 @@ type pending struct {
 	lsn LSN
 	// chunk is of the backfill that read rows since the last append.
 	chunk *Chunk
+	// rules came into force at the end of complete transactions.
+	rules []RulesPlace
 }
 
 // addMark keeps a mark. Where there are very many, every other one goes: then
@@ -107,7 +109,7 @@ func (in *Ingest) take(final bool) *Append {
 	defer in.mu.Unlock()
 	p := &in.next
 	chunk := in.tx.open && !in.tx.skip && p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes
-	whole := p.head > in.taken.Head || len(p.gaps) > 0
+	whole := p.head > in.taken.Head || len(p.gaps) > 0 || len(p.rules) > 0
 	moved := p.lsn != 0 && in.state != nil && p.lsn > in.state.LSN
 	if !chunk && !whole && p.chunk == nil {
 		if !moved {
@@ -118,7 +120,7 @@ func (in *Ingest) take(final bool) *Append {
 			return nil
 		}
 	}
-	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard, Backfill: p.update()}
+	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard, Backfill: p.update(), Rules: p.rules}
 	// A block never holds events of complete transactions and of the open one.
 	complete, rest := p.split()
 	a.Blocks, a.Failures = complete, p.failures
@@ -248,6 +250,9 @@ func (in *Ingest) storedAppend(a *Append) {
 	in.mu.Unlock()
 	if a.Source != nil {
 		in.durable.Store(uint64(a.Source.LSN))
+	}
+	if len(a.Rules) > 0 && in.cfg.Placed != nil {
+		in.cfg.Placed()
 	}
 	if visible {
 		blocks := a.Blocks

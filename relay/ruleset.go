@@ -14,7 +14,7 @@ import (
 // immutable but for its counters.
 type RuleSet struct {
 	rules     []*Rule // by name: events of one change leave in rule-name order
-	stats     []RuleStats
+	stats     []*RuleStats
 	byTable   map[TableName][]int
 	byChannel map[string][]int
 	byMessage map[string][]int
@@ -53,9 +53,10 @@ func NewRuleSet(source string, rules []*Rule) *RuleSet {
 		}
 	}
 	slices.SortFunc(s.rules, func(a, b *Rule) int { return cmp.Compare(a.Name, b.Name) })
-	s.stats = make([]RuleStats, len(s.rules))
+	s.stats = make([]*RuleStats, len(s.rules))
 	sum := sha256.New()
 	for i, r := range s.rules {
+		s.stats[i] = new(RuleStats)
 		fmt.Fprintf(sum, "%q %q\n", r.Name, r.Hash)
 		for _, t := range r.Tables {
 			s.byTable[t] = append(s.byTable[t], i)
@@ -75,7 +76,19 @@ func NewRuleSet(source string, rules []*Rule) *RuleSet {
 func (s *RuleSet) Rules() []*Rule { return s.rules }
 
 // Stats returns the counters of the rule at index i of Rules.
-func (s *RuleSet) Stats(i int) *RuleStats { return &s.stats[i] }
+func (s *RuleSet) Stats(i int) *RuleStats { return s.stats[i] }
+
+// Inherit makes the rules of the set count on where those of the same name in
+// the other set are. Call it before the set judges.
+func (s *RuleSet) Inherit(from *RuleSet) {
+	for i, r := range s.rules {
+		for j, o := range from.rules {
+			if o.Name == r.Name {
+				s.stats[i] = from.stats[j]
+			}
+		}
+	}
+}
 
 // Hash is a digest of the rules.
 func (s *RuleSet) Hash() string { return s.hash }

@@ -103,6 +103,8 @@ type Append struct {
 	Gap *Gap
 	// Backfill is recorded when set.
 	Backfill *BackfillUpdate
+	// Rules are those of the source's rule sets that came into force, in order.
+	Rules []RulesPlace
 }
 
 // Failure is a change on which a rule failed: a dead letter that needs a
@@ -129,6 +131,14 @@ type Log interface {
 	SourceState(ctx context.Context, source string) (*SourceState, error)
 	// PutSource writes the state (and the gap, when not nil) durably.
 	PutSource(ctx context.Context, st *SourceState, gap *Gap) error
+	// RulesRecords returns the records of a source's rule sets, in the order in
+	// which they were written first.
+	RulesRecords(ctx context.Context, source string) ([]RulesRecord, error)
+	// PutRules writes a record durably, a new one or that of the same ID. When it
+	// has a place, as when an Append names it, it is the one in force: earlier
+	// records that wait for their place go, and earlier ones in force lose their
+	// text. Of these the last [PastRules] are kept.
+	PutRules(ctx context.Context, r *RulesRecord) error
 	// Stream returns the state of a stream; an unknown stream is empty.
 	Stream(ctx context.Context, stream string) (StreamState, error)
 	// Append stores a durably. After an error nothing of it may be assumed

@@ -24,6 +24,7 @@ type Memory struct {
 	streams   map[string]*memoryStream
 	sources   map[string]relay.SourceState
 	gaps      []relay.Gap
+	rules     []relay.RulesRecord
 	failures  []relay.Failure
 	lastID    int64
 	cursors   map[relay.CursorID]int64
@@ -133,6 +134,56 @@ func (m *Memory) putSource(st *relay.SourceState, gap *relay.Gap) {
 	}
 }
 
+// RulesRecords implements relay.Log.
+func (m *Memory) RulesRecords(_ context.Context, source string) ([]relay.RulesRecord, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []relay.RulesRecord
+	for _, r := range m.rules {
+		if r.Source == source {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+// PutRules implements relay.Log.
+func (m *Memory) PutRules(ctx context.Context, r *relay.RulesRecord) error {
+	return m.write(ctx, "rules", nil, func() {
+		i := slices.IndexFunc(m.rules, func(o relay.RulesRecord) bool { return o.ID == r.ID })
+		if i < 0 {
+			i = len(m.rules)
+			m.rules = append(m.rules, relay.RulesRecord{})
+		}
+		m.rules[i] = *r
+		if r.From > 0 {
+			m.placeRules(relay.RulesPlace{ID: r.ID, From: r.From})
+		}
+		m.Trace.Step("rules of %s %s from=%v", r.Source, r.ID, r.From)
+	})
+}
+
+func (m *Memory) placeRules(p relay.RulesPlace) {
+	i := slices.IndexFunc(m.rules, func(r relay.RulesRecord) bool { return r.ID == p.ID })
+	if i < 0 {
+		return
+	}
+	m.rules[i].From = p.From
+	source := m.rules[i].Source
+	var before, kept []relay.RulesRecord
+	for _, r := range m.rules[:i] {
+		switch {
+		case r.Source != source:
+			kept = append(kept, r)
+		case r.From > 0:
+			r.Text = ""
+			before = append(before, r)
+		}
+	}
+	before = before[max(0, len(before)-relay.PastRules):]
+	m.rules = slices.Concat(kept, before, m.rules[i:])
+}
+
 func gapWord(g *relay.Gap) string {
 	if g == nil {
 		return ""
@@ -192,6 +243,9 @@ func (m *Memory) Append(ctx context.Context, a *relay.Append) error {
 		s.head, s.tail = a.Head, a.Tail
 		m.putSource(a.Source, a.Gap)
 		m.updateBackfill(a.Backfill)
+		for _, p := range a.Rules {
+			m.placeRules(p)
+		}
 		m.traceAppend(a)
 	})
 }

@@ -36,6 +36,7 @@ func TestStore(t *testing.T, open func(t *testing.T) Store) {
 		"BlocksInPortions":             testBlocksInPortions,
 		"KeepsSourcesAndGaps":          testKeepsSourcesAndGaps,
 		"KeepsBackfills":               testKeepsBackfills,
+		"KeepsRulesAndTheirPlaces":     testKeepsRules,
 		"KeepsPositions":               testKeepsPositions,
 		"RefusesAPlaceAfterTheHead":    testRefusesAPlaceAfterTheHead,
 		"KeepsOpenDeliveries":          testKeepsOpenDeliveries,

@@ -12,7 +12,7 @@ const applicationID = 0x526f7768
 
 // migrations lead from each version of the schema to the next; the version is
 // PRAGMA user_version. They go forward only. A released one is never changed.
-var migrations = []string{schema1, schema2}
+var migrations = []string{schema1, schema2, schema3}
 
 const schema1 = `
 -- One ordered series of events. What is at or below head is visible; what lies
@@ -207,6 +207,24 @@ CREATE TABLE backfills (
 	ended_at   INTEGER NOT NULL,
 	progress   TEXT    NOT NULL CHECK (json_valid(progress))
 ) STRICT;
+`
+
+const schema3 = `
+-- Which rules judge a source's changes, and from which place on.
+CREATE TABLE rule_sets (
+	id       INTEGER PRIMARY KEY,
+	source   TEXT    NOT NULL CHECK (source <> ''),
+	-- what the message of the place carries
+	marker   TEXT    NOT NULL UNIQUE CHECK (marker <> ''),
+	hash     TEXT    NOT NULL,
+	text     TEXT    NOT NULL,
+	needs    TEXT    NOT NULL CHECK (json_valid(needs)),
+	at       INTEGER NOT NULL,
+	-- the place; 0 waits for it
+	from_lsn INTEGER NOT NULL,
+	gap      TEXT    CHECK (gap IS NULL OR json_valid(gap))
+) STRICT;
+CREATE INDEX rule_sets_by_source ON rule_sets (source, id);
 `
 
 // migrate brings the schema to the newest version. It refuses a store of a
