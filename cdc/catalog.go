@@ -14,7 +14,7 @@ import (
 const tablesSQL = `SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relreplident::text, c.relispartition,
   pg_get_userbyid(c.relowner),
   coalesce(a.attname, ''), coalesce(a.atttypid, 0), coalesce(a.atttypmod, -1), coalesce(a.attnotnull, false), coalesce(a.attgenerated::text, ''),
-  coalesce(format_type(a.atttypid, a.atttypmod), ''),
+  coalesce(format_type(a.atttypid, a.atttypmod), ''), coalesce(a.attstorage::text, ''), coalesce(a.attndims, 0)::int,
   coalesce(CASE c.relreplident
     WHEN 'f' THEN true
     WHEN 'd' THEN a.attnum = ANY(pk.indkey[0:pk.indnkeyatts - 1])
@@ -83,15 +83,15 @@ func readTables(ctx context.Context, conn *pgx.Conn, names []relay.TableName) ([
 	}
 	var found []*relay.Table
 	var t relay.Table
-	var kind, persistence, identity, generated, typeName string
+	var kind, persistence, identity, generated, typeName, storage string
 	var c relay.Column
 	var notNull bool
-	var keyPlace int
+	var keyPlace, dims int
 	// The position in the key (from 0) and in the table of the key's columns.
 	places := make(map[*relay.Table]map[int]int)
 	_, err = pgx.ForEachRow(rows, []any{
 		&t.OID, &t.Schema, &t.Name, &kind, &persistence, &identity, &t.Partition, &t.Owner,
-		&c.Name, &c.TypeOID, &c.TypeMod, &notNull, &generated, &typeName, &c.Identity, &keyPlace,
+		&c.Name, &c.TypeOID, &c.TypeMod, &notNull, &generated, &typeName, &storage, &dims, &c.Identity, &keyPlace,
 	}, func() error {
 		if len(found) == 0 || found[len(found)-1].OID != t.OID {
 			next := t
@@ -109,6 +109,8 @@ func readTables(ctx context.Context, conn *pgx.Conn, names []relay.TableName) ([
 		into.Columns = append(into.Columns, c)
 		into.NotNull = append(into.NotNull, notNull)
 		into.TypeNames = append(into.TypeNames, typeName)
+		into.Storage = append(into.Storage, storage[0])
+		into.Dims = append(into.Dims, dims)
 		var g byte
 		if generated != "" {
 			g = generated[0]

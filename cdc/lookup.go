@@ -104,7 +104,8 @@ func (l *lookups) toUTF8(content []byte) (text []byte, err error) {
 // is subscripted. Its delimiter is its element's.
 const typesSQL = `SELECT t.oid, n.nspname, t.typname, t.typtype::text,
   CASE WHEN t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc THEN t.typelem ELSE 0 END AS elem,
-  t.typdelim::text, t.typbasetype, t.typrelid
+  t.typdelim::text, t.typbasetype, t.typrelid, t.typnotnull,
+  (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE t.oid = ANY($1)`
 
@@ -129,7 +130,7 @@ func readTypes(ctx context.Context, conn *pgx.Conn, oids []uint32) (map[uint32]r
 		var t relay.Type
 		var kind, delim string
 		var relid uint32
-		_, err = pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Elem, &delim, &t.Base, &relid}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&t.OID, &t.Schema, &t.Name, &kind, &t.Elem, &delim, &t.Base, &relid, &t.NotNull, &t.Labels}, func() error {
 			t.Kind, t.Delim = kind[0], delim[0]
 			types[t.OID] = t
 			want = lookedUp(want, asked, t.Elem, t.Base)

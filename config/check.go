@@ -38,6 +38,7 @@ func Check(cfg *Config, known map[string]Known) hcl.Diagnostics {
 		if !ok || k.Catalog == nil {
 			continue
 		}
+		var judged []hcl.Diagnostics // by table
 		for _, ref := range r.tables {
 			t := k.Catalog.Table(ref.name)
 			if t == nil {
@@ -48,11 +49,29 @@ func Check(cfg *Config, known map[string]Known) hcl.Diagnostics {
 				p.warnf(ref.at, "Rule on a partition", "%s is a partition, and the rule %s is on a partitioned table. If it is the root of this one, changes come under the root's name only, and this rule never matches: name the root here too.", ref.name, root.Name)
 			}
 			if p.checkTable(t, ref.at, r, published) {
-				p.list = append(p.list, r.exprs.check(t, r.Ops)...)
+				judged = append(judged, r.exprs.check(t))
 			}
 		}
+		p.list = append(p.list, ofTables(judged)...)
 	}
 	return p.sorted()
+}
+
+// Hazards divides what [Check] found into what makes a rule impossible or
+// plainly wrong, and errors that come up with some rows only: null where a
+// value is needed, a value that was not sent. For check both are errors. The
+// daemon goes on with the second kind: the rule fails on those rows, which
+// become dead letters, and stopping a source would hold back all other events.
+func Hazards(diags hcl.Diagnostics) (certain, hazards hcl.Diagnostics) {
+	for _, d := range diags {
+		switch {
+		case d.Severity == hcl.DiagError && d.Extra == someRows:
+			hazards = append(hazards, d)
+		case d.Severity == hcl.DiagError:
+			certain = append(certain, d)
+		}
+	}
+	return certain, hazards
 }
 
 // tableHint suggests a table for one that does not exist. Another case or
@@ -104,7 +123,7 @@ func (p *problems) checkTable(t *relay.Table, at hcl.Range, r *rule, published m
 	}
 	switch t.Persistence {
 	case 'u':
-		p.errorf(at, "Table is not in the WAL", "%s is unlogged: PostgreSQL does not write its changes to the WAL, so no event can come. Run: ALTER TABLE %s SET LOGGED", name, sqlTable(name))
+		p.errorf(at, "Table is not in the WAL", "%s is unlogged: PostgreSQL does not write its changes to the WAL, so no event can come. Run: ALTER TABLE %s SET LOGGED", name, quoteTable(name))
 		return false
 	case 't':
 		p.errorf(at, "Table is not in the WAL", "%s is a temporary table, of one session only; PostgreSQL does not replicate it.", name)
@@ -144,15 +163,9 @@ func (p *problems) checkIdentity(t *relay.Table, at hcl.Range, ops, published re
 	if !ops.Has(relay.Update) && !ops.Has(relay.Delete) {
 		why = " This rule needs neither, but other rules of the source do, and a publication has one set of operations for all its tables."
 	}
-	cure := fmt.Sprintf("Add a primary key, or run: ALTER TABLE %s REPLICA IDENTITY FULL", sqlTable(name))
+	cure := fmt.Sprintf("Add a primary key, or run: ALTER TABLE %s REPLICA IDENTITY FULL", quoteTable(name))
 	if len(t.PrimaryKey) > 0 {
-		cure = fmt.Sprintf("Run: ALTER TABLE %s REPLICA IDENTITY DEFAULT", sqlTable(name))
+		cure = fmt.Sprintf("Run: ALTER TABLE %s REPLICA IDENTITY DEFAULT", quoteTable(name))
 	}
 	p.errorf(at, "Table has no replica identity", "PostgreSQL refuses UPDATE and DELETE on %s as soon as they are published, because nothing says which row they change.%s %s", name, why, cure)
-}
-
-// sqlTable writes a name as SQL.
-func sqlTable(t relay.TableName) string {
-	quote := func(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
-	return quote(t.Schema) + "." + quote(t.Name)
 }

@@ -41,6 +41,8 @@ type ruleExprs struct {
 	when, key, tenant, data *compiledExpr // nil when absent
 	forEach                 *compiledExpr
 	uses                    []exprUse
+	// reported are the diagnostics that needed no catalogue.
+	reported map[string]bool
 }
 
 // compiledExpr is one argument of an event.
@@ -102,7 +104,12 @@ func compileExprs(scope exprScope, when, key, tenant, data hcl.Expression) (*rul
 		e.data = &compiledExpr{name: "data", node: factNode{fact: factPayload}}
 	}
 	e.uses = c.uses
-	return e, append(c.diags, e.typeCheck(nil)...)
+	e.reported = map[string]bool{}
+	for _, d := range e.infer(nil).diags {
+		e.reported[placeOf(d)] = true
+		c.diags = append(c.diags, d)
+	}
+	return e, c.diags
 }
 
 // reads returns the columns the rule reads. All says that it reads every one.

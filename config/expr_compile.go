@@ -50,6 +50,14 @@ const (
 	sumUnknownColumn   = "Unknown column"
 	sumOldMissing      = "Old value not available"
 	sumChanged         = "Change of a row that is not updated"
+
+	sumMayBeNull        = "Null is possible"
+	sumNever            = "Comparison can never hold"
+	sumAlways           = "Comparison always holds"
+	sumUnsent           = "Value may not be sent"
+	sumNoRow            = "Row that is never there"
+	sumUnknownAttribute = "Unknown attribute"
+	sumGenerated        = "Generated column"
 )
 
 func (c *compiler) report(rng hcl.Range, summary, format string, args ...any) node {
@@ -58,6 +66,9 @@ func (c *compiler) report(rng hcl.Range, summary, format string, args ...any) no
 }
 
 func exprDiag(rng, outer hcl.Range, summary, format string, args ...any) *hcl.Diagnostic {
+	if !within(rng, outer) { // in a local
+		outer = rng
+	}
 	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &rng, Context: &outer}
 }
 

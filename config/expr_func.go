@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rowhook/rowhook/config/contract"
 	"github.com/rowhook/rowhook/relay/pgvalue"
 )
 
@@ -19,7 +20,10 @@ type exprFunc struct {
 	optional int   // how many of the last params may be left out
 	rest     kinds // what more arguments may be; 0 is none
 	result   kinds
-	doc      string
+	// typ returns the type of the result for arguments of the given types; nil
+	// where result says all.
+	typ func(args []contract.Type) contract.Type
+	doc string
 	// pattern says that the first argument is a literal regular expression.
 	pattern bool
 	// validate judges the first argument, where it is a literal string, when the
@@ -133,8 +137,8 @@ var textFunctions = []*exprFunc{
 	{name: "endswith", params: []param{{"s", isString}, {"suffix", isString}}, result: isBool, doc: "Whether the string ends with the suffix.", run: testText(strings.HasSuffix)},
 	{name: "replace", params: []param{{"s", isString}, {"old", isString}, {"new", isString}}, result: isString, doc: "The string with every old replaced by new.", run: runReplace},
 	{name: "substr", params: []param{{"s", isString}, {"offset", isNumber}, {"length", isNumber}}, result: isString, doc: "The characters from an offset on; a negative offset counts from the end, and length -1 is all that follow.", run: runSubstr},
-	{name: "strlen", params: one("s", isString), result: isNumber, doc: "The number of characters (Unicode code points).", run: runLength},
-	{name: "split", params: []param{{"separator", isString}, {"s", isString}}, result: isList, doc: "The parts of the string between the separators.", run: runSplit},
+	{name: "strlen", params: one("s", isString), result: isNumber, typ: typeOfInteger, doc: "The number of characters (Unicode code points).", run: runLength},
+	{name: "split", params: []param{{"separator", isString}, {"s", isString}}, result: isList, typ: listOfStrings, doc: "The parts of the string between the separators.", run: runSplit},
 	{name: "join", params: []param{{"separator", isString}, {"list", isList}}, result: isString, doc: "The elements of a list as one string.", run: runJoin},
 	{name: "matches", params: []param{{"pattern", isString}, {"s", isString}}, pattern: true, result: isBool, doc: "Whether a part of the string matches the regular expression (RE2).", run: runMatches},
 	{name: "regex", params: []param{{"pattern", isString}, {"s", isString}}, pattern: true, result: isString | isList | isObject, doc: "The first match of the regular expression (RE2): a string, a list of the groups, or an object of the named groups. No match is an error.", run: runRegex},
@@ -142,7 +146,7 @@ var textFunctions = []*exprFunc{
 	{name: "mask", params: []param{{"s", isScalar}, {"keep", isNumber}}, optional: 1, result: isString, doc: "The value's text with every character but the last keep (default 0) replaced by *.", run: runMask},
 	{name: "jsonencode", params: one("value", isAny), result: isString, doc: "The value as JSON text.", run: runJSONEncode},
 	{name: "jsondecode", params: one("s", isString), result: isAny, doc: "The value a JSON text stands for.", run: runJSONDecode},
-	{name: "tostring", params: one("value", isScalar|isNull), result: isString | isNull, doc: "The value as a string.", run: runToString},
+	{name: "tostring", params: one("value", isScalar|isNull), result: isString | isNull, typ: sameNull(contract.Of(isString)), doc: "The value as a string.", run: runToString},
 }
 
 func text(f *frame, s string) value { return stringValue(f.keepString(s)) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/rowhook/rowhook/config/contract"
 	"github.com/rowhook/rowhook/relay/pgvalue"
 )
 
@@ -14,11 +15,11 @@ var numberFunctions = []*exprFunc{
 		}
 		return a[0]
 	}},
-	{name: "ceil", params: one("n", isNumber), result: isNumber, doc: "The least whole number that is not below the number.", run: func(f *frame, c *callNode, a []value) value { return f.rounded(c, a[0], true) }},
-	{name: "floor", params: one("n", isNumber), result: isNumber, doc: "The greatest whole number that is not above the number.", run: func(f *frame, c *callNode, a []value) value { return f.rounded(c, a[0], false) }},
-	{name: "max", params: one("n", isNumber), rest: isNumber, result: isNumber, doc: "The greatest of the numbers.", run: func(_ *frame, _ *callNode, a []value) value { return slices.MaxFunc(a, compareNumber) }},
-	{name: "min", params: one("n", isNumber), rest: isNumber, result: isNumber, doc: "The least of the numbers.", run: func(_ *frame, _ *callNode, a []value) value { return slices.MinFunc(a, compareNumber) }},
-	{name: "tonumber", params: one("value", isString|isNumber|isNull), result: isNumber | isNull, doc: "The number a string stands for.", run: func(f *frame, c *callNode, a []value) value {
+	{name: "ceil", params: one("n", isNumber), result: isNumber, typ: typeOfInteger, doc: "The least whole number that is not below the number.", run: func(f *frame, c *callNode, a []value) value { return f.rounded(c, a[0], true) }},
+	{name: "floor", params: one("n", isNumber), result: isNumber, typ: typeOfInteger, doc: "The greatest whole number that is not above the number.", run: func(f *frame, c *callNode, a []value) value { return f.rounded(c, a[0], false) }},
+	{name: "max", params: one("n", isNumber), rest: isNumber, result: isNumber, typ: typeOfNumbers, doc: "The greatest of the numbers.", run: func(_ *frame, _ *callNode, a []value) value { return slices.MaxFunc(a, compareNumber) }},
+	{name: "min", params: one("n", isNumber), rest: isNumber, result: isNumber, typ: typeOfNumbers, doc: "The least of the numbers.", run: func(_ *frame, _ *callNode, a []value) value { return slices.MinFunc(a, compareNumber) }},
+	{name: "tonumber", params: one("value", isString|isNumber|isNull), result: isNumber | isNull, typ: sameNull(contract.Of(isNumber)), doc: "The number a string stands for.", run: func(f *frame, c *callNode, a []value) value {
 		if a[0].kind != kindString {
 			return a[0]
 		}
@@ -27,7 +28,7 @@ var numberFunctions = []*exprFunc{
 		}
 		return numberValue(a[0].text)
 	}},
-	{name: "tobool", params: one("value", isString|isBool|isNull), result: isBool | isNull, doc: "The bool that \"true\" or \"false\" stands for.", run: func(f *frame, c *callNode, a []value) value {
+	{name: "tobool", params: one("value", isString|isBool|isNull), result: isBool | isNull, typ: sameNull(contract.Of(isBool)), doc: "The bool that \"true\" or \"false\" stands for.", run: func(f *frame, c *callNode, a []value) value {
 		switch {
 		case a[0].kind != kindString:
 			return a[0]
@@ -48,9 +49,9 @@ func (f *frame) rounded(c *callNode, v value, up bool) value {
 }
 
 var collectionFunctions = []*exprFunc{
-	{name: "length", params: one("value", isString|isList|isObject), result: isNumber, doc: "The number of elements, attributes or characters.", run: runLength},
+	{name: "length", params: one("value", isString|isList|isObject), result: isNumber, typ: typeOfInteger, doc: "The number of elements, attributes or characters.", run: runLength},
 	{name: "contains", params: []param{{"in", isList | isString}, {"value", isAny}}, result: isBool, doc: "Whether a list has the element, or a string the part.", run: runContains},
-	{name: "coalesce", params: one("value", isAny), rest: isAny, result: isAny, doc: "The first value that is not null; null when there is none.", run: func(_ *frame, _ *callNode, a []value) value {
+	{name: "coalesce", params: one("value", isAny), rest: isAny, result: isAny, typ: typeOfCoalesce, doc: "The first value that is not null; null when there is none.", run: func(_ *frame, _ *callNode, a []value) value {
 		for _, v := range a {
 			if v.kind != kindNull {
 				return v
@@ -58,7 +59,7 @@ var collectionFunctions = []*exprFunc{
 		}
 		return value{}
 	}},
-	{name: "concat", params: one("list", isList), rest: isList, result: isList, doc: "One list of the elements of all.", run: func(f *frame, _ *callNode, a []value) value {
+	{name: "concat", params: one("list", isList), rest: isList, result: isList, typ: typeOfConcat, doc: "One list of the elements of all.", run: func(f *frame, _ *callNode, a []value) value {
 		buf := append(f.take(), '[')
 		for _, list := range a {
 			for r := readJSON(list.text); r.next(); {
@@ -70,10 +71,10 @@ var collectionFunctions = []*exprFunc{
 		}
 		return f.madeJSON(append(buf, ']'))
 	}},
-	{name: "keys", params: one("object", isObject), result: isList, doc: "The names of the attributes, sorted.", run: func(f *frame, _ *callNode, a []value) value {
+	{name: "keys", params: one("object", isObject), result: isList, typ: listOfStrings, doc: "The names of the attributes, sorted.", run: func(f *frame, _ *callNode, a []value) value {
 		return f.members(a[0].text, func(r jsonReader) []byte { return r.key })
 	}},
-	{name: "values", params: one("object", isObject), result: isList, doc: "The values of the attributes, sorted by their names.", run: func(f *frame, _ *callNode, a []value) value {
+	{name: "values", params: one("object", isObject), result: isList, typ: typeOfValues, doc: "The values of the attributes, sorted by their names.", run: func(f *frame, _ *callNode, a []value) value {
 		return f.members(a[0].text, func(r jsonReader) []byte { return r.val })
 	}},
 	{name: "lookup", params: []param{{"object", isObject}, {"name", isString}, {"default", isAny}}, optional: 1, result: isAny, doc: "The attribute of that name; the default (null) when there is none.", run: func(f *frame, _ *callNode, a []value) value {
@@ -85,8 +86,8 @@ var collectionFunctions = []*exprFunc{
 		}
 		return value{}
 	}},
-	{name: "merge", params: one("object", isObject|isNull), rest: isObject | isNull, lazy: true, result: isObject, doc: "One object of the attributes of all; of several with one name the last counts."},
-	{name: "try", params: one("value", isAny), rest: isAny, lazy: true, result: isAny, doc: "The first value that is made without an error. Deciding on an unknown column stays an error."},
+	{name: "merge", params: one("object", isObject|isNull), rest: isObject | isNull, lazy: true, result: isObject, typ: typeOfMerge, doc: "One object of the attributes of all; of several with one name the last counts."},
+	{name: "try", params: one("value", isAny), rest: isAny, lazy: true, result: isAny, typ: typeOfUnion, doc: "The first value that is made without an error. Deciding on an unknown column stays an error."},
 	{name: "can", params: one("value", isAny), lazy: true, result: isBool, doc: "Whether the value is made without an error. Deciding on an unknown column stays an error."},
 }
 

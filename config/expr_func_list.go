@@ -9,22 +9,22 @@ import (
 )
 
 var listFunctions = []*exprFunc{
-	{name: "sort", params: one("list", isList), result: isList, doc: "The strings or numbers of the list in rising order: strings by their bytes, numbers by value.", run: runSort},
-	{name: "distinct", params: one("list", isList), result: isList, doc: "The strings, numbers, bools and nulls of the list, each once, where it comes first.", run: runDistinct},
-	{name: "reverse", params: one("list", isList), result: isList, doc: "The elements in the other order.", run: func(f *frame, _ *callNode, a []value) value {
+	{name: "sort", params: one("list", isList), result: isList, typ: sameList, doc: "The strings or numbers of the list in rising order: strings by their bytes, numbers by value.", run: runSort},
+	{name: "distinct", params: one("list", isList), result: isList, typ: sameList, doc: "The strings, numbers, bools and nulls of the list, each once, where it comes first.", run: runDistinct},
+	{name: "reverse", params: one("list", isList), result: isList, typ: sameList, doc: "The elements in the other order.", run: func(f *frame, _ *callNode, a []value) value {
 		items := elements(a[0].text)
 		slices.Reverse(items)
 		return f.list(items)
 	}},
-	{name: "slice", params: []param{{"list", isList}, {"from", isNumber}, {"to", isNumber}}, optional: 1, result: isList, doc: "The elements from an index on, up to and without another; what is beyond the end is not there.", run: runSlice},
+	{name: "slice", params: []param{{"list", isList}, {"from", isNumber}, {"to", isNumber}}, optional: 1, result: isList, typ: sameList, doc: "The elements from an index on, up to and without another; what is beyond the end is not there.", run: runSlice},
 	{name: "flatten", params: one("list", isList), result: isList, doc: "The elements of the list, with those of lists in it in their place, however deep.", run: func(f *frame, _ *callNode, a []value) value {
 		return f.list(flatten(nil, a[0].text))
 	}},
 	{name: "sum", params: one("list", isList), result: isNumber, doc: "The sum of the numbers, exactly; 0 when there is none.", run: runSum},
 	{name: "alltrue", params: one("list", isList), result: isBool, doc: "Whether every element is true, as they are of an empty list.", run: func(f *frame, c *callNode, a []value) value { return f.anyBool(c, a[0], false) }},
 	{name: "anytrue", params: one("list", isList), result: isBool, doc: "Whether an element is true.", run: func(f *frame, c *callNode, a []value) value { return f.anyBool(c, a[0], true) }},
-	{name: "pick", params: []param{{"object", isObject}, {"name", isString}}, rest: isString, lazy: true, result: isObject, doc: "The object with these attributes only, as far as it has them."},
-	{name: "omit", params: []param{{"object", isObject}, {"name", isString}}, rest: isString, lazy: true, result: isObject, doc: "The object without these attributes. Of a row each must be a column, so that a misspelt name does not let through what is to be kept back."},
+	{name: "pick", params: []param{{"object", isObject}, {"name", isString}}, rest: isString, lazy: true, result: isObject, typ: typeOfPick, doc: "The object with these attributes only, as far as it has them."},
+	{name: "omit", params: []param{{"object", isObject}, {"name", isString}}, rest: isString, lazy: true, result: isObject, typ: typeOfOmit, doc: "The object without these attributes. Of a row each must be a column, so that a misspelt name does not let through what is to be kept back."},
 }
 
 // elements returns the texts of a list's elements.

@@ -104,7 +104,7 @@ func TestFunctions_PickAndOmitNeedColumns(t *testing.T) {
 	if _, err := e.bind(orders); err == nil || !strings.Contains(err.Error(), "no column boddy") {
 		t.Errorf("bind: %v", err)
 	}
-	diags = e.check(ordersTable, relay.OpsOf(relay.Insert))
+	diags = e.check(ordersTable)
 	if len(diags) != 1 || !strings.Contains(diags[0].Detail, "Did you mean body?") {
 		t.Errorf("check: %v", diags)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/rowhook/rowhook/config/contract"
 	"github.com/rowhook/rowhook/relay"
 	"github.com/rowhook/rowhook/relay/pgvalue"
 )
@@ -107,35 +108,18 @@ func (v value) kinds() kinds {
 
 // kinds is a set of the kinds a value can have: what a function accepts, or
 // all that is known of an expression without running it.
-type kinds uint8
+type kinds = contract.Kinds
 
 const (
-	isNull kinds = 1 << iota
-	isBool
-	isNumber
-	isString
-	isList
-	isObject
-
-	isScalar = isBool | isNumber | isString
-	isAny    = isNull | isScalar | isList | isObject
+	isNull   = contract.Null
+	isBool   = contract.Bool
+	isNumber = contract.Number
+	isString = contract.String
+	isList   = contract.List
+	isObject = contract.Object
+	isScalar = contract.Scalar
+	isAny    = contract.AnyKinds
 )
-
-// String names the kinds with an article: "a number or a string".
-func (k kinds) String() string {
-	names := [...]string{"null", "a bool", "a number", "a string", "a list", "an object"}
-	s := ""
-	for i, n := range names {
-		if k&(1<<i) == 0 {
-			continue
-		}
-		if s != "" {
-			s += " or "
-		}
-		s += n
-	}
-	return s
-}
 
 // evalError is an error of one expression about one change. It holds no value
 // of the row, because rows hold personal data and errors are logged.

@@ -25,6 +25,12 @@ type Table struct {
 	Generated []byte
 	// TypeNames has one entry a column: what format_type prints.
 	TypeNames []string
+	// Storage and Dims have one entry a column, or are empty where nobody read
+	// them. Storage is pg_attribute.attstorage: p plain, m main, e external, x
+	// extended; values of the last two may be stored out of line (TOAST). Dims is
+	// pg_attribute.attndims, the dimensions an array column was declared with.
+	Storage []byte
+	Dims    []int
 	// Owner is the owning role.
 	Owner string
 	// Partition says that the table is a partition of another.
@@ -45,6 +51,12 @@ func (c *Catalog) Table(name TableName) *Table {
 func (c *Catalog) ResolveType(oid uint32) (Type, bool) {
 	t, ok := c.Types[oid]
 	return t, ok
+}
+
+// Unsent reports whether the server may leave the column's value out of an
+// update that does not change it: a TOAST value that no old row supplies.
+func (t *Table) Unsent(column int) bool {
+	return len(t.Storage) > 0 && (t.Storage[column] == 'e' || t.Storage[column] == 'x') && !t.OldKnown(column)
 }
 
 // OldKnown reports whether the value of the column before an update or delete

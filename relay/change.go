@@ -143,8 +143,12 @@ type Type struct {
 	Elem uint32
 	// Delim separates the elements of an array of this type, ',' for nearly all.
 	Delim byte
-	// Base is the base type of a domain, otherwise 0.
-	Base uint32
+	// Base is the base type of a domain, otherwise 0. NotNull says that the domain
+	// has no null.
+	Base    uint32
+	NotNull bool
+	// Labels are the values of an enum in their order.
+	Labels []string
 	// Fields are the attributes of a composite.
 	Fields []Column
 }

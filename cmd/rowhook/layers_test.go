@@ -28,6 +28,7 @@ var layers = []struct {
 	{"relay/api", 2},
 	{"cdc", 2},
 	{"sinks", 2},
+	{"config/contract", 1},
 	{"config", 3},
 	{"relay/admin", 3},
 	{"relay/daemon", 4},
@@ -41,7 +42,7 @@ var layers = []struct {
 var siblings = []string{"integration", "sinks"}
 
 // alone are packages that import nothing of this module.
-var alone = []string{"relay", "relay/api", "integration/bench/bare"}
+var alone = []string{"relay", "relay/api", "config/contract", "integration/bench/bare"}
 
 // owners are imports that belong to few packages. A path that ends with a slash
 // stands for everything below it, and so does an owner.
@@ -174,6 +175,7 @@ func TestLayersRefuse(t *testing.T) {
 		{"cdc", module + "relay/sqlitestore"},
 		{"cdc", "database/sql"},
 		{"config", module + "relay/admin"},
+		{"config/contract", module + "relay"},
 		{"relay/admin", module + "relay/daemon"},
 		{"relay/daemon", "github.com/hashicorp/hcl/v2"},
 		{"relay/daemon", "github.com/jackc/pgx/v5"},

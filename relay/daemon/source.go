@@ -39,6 +39,7 @@ type source struct {
 	stats relay.IngestStats
 	// notifications has its own counters.
 	notifyStats relay.IngestStats
+	hazards     string // what a session said of its rules, to say it once
 	// notifyGaps counts the times in which nothing listened, notifyGapMicros sums
 	// their lengths.
 	notifyGaps, notifyGapMicros atomic.Int64
@@ -450,12 +451,13 @@ func (s *source) checkRules(ctx context.Context) error {
 		return err
 	}
 	known := map[string]config.Known{s.cfg.Name: {Catalog: catalog, Tables: all}}
-	diags := config.Check(s.d.o.Config, known)
-	if !diags.HasErrors() {
+	certain, hazards := config.Hazards(config.Check(s.d.o.Config, known))
+	s.warnOnce(&s.hazards, hazards.Error(), len(hazards) > 0, "a rule fails on some rows: see rowhook check --database")
+	if len(certain) == 0 {
 		return nil
 	}
 	var text []string
-	for _, e := range diags.Errs() {
+	for _, e := range certain.Errs() {
 		text = append(text, e.Error())
 	}
 	st, err := s.d.store.SourceState(ctx, s.cfg.Name)
@@ -466,6 +468,17 @@ func (s *source) checkRules(ctx context.Context) error {
 		Source: s.cfg.Name, Known: known, Detail: strings.Join(text, "\n"),
 		First: st == nil || st.Phase != relay.PhaseStreaming,
 	}
+}
+
+// warnOnce logs a problem when it is another one than at the last session.
+func (s *source) warnOnce(last *string, problem string, is bool, msg string) {
+	if !is {
+		problem = ""
+	}
+	if problem != "" && problem != *last {
+		s.log.Warn(msg, "problem", problem)
+	}
+	*last = problem
 }
 
 // publish makes or checks the publication.

@@ -87,6 +87,12 @@ type shape struct {
 // and a type that types does not know is Text.
 func KindOf(typ uint32, types relay.TypeResolver) Kind { return shapeOf(typ, types).kind }
 
+// ElementOf returns the type of the elements of an Array or Vector.
+func ElementOf(typ uint32, types relay.TypeResolver) uint32 { return shapeOf(typ, types).elem }
+
+// FieldsOf returns the attributes of a Composite.
+func FieldsOf(typ uint32, types relay.TypeResolver) []relay.Column { return shapeOf(typ, types).fields }
+
 func shapeOf(typ uint32, types relay.TypeResolver) shape {
 	for range 32 { // domains over domains
 		switch typ {
