@@ -103,13 +103,20 @@ const (
 	everyTable
 )
 
-func (c *checker) report(n node, summary, format string, args ...any) *hcl.Diagnostic {
+func (c *checker) report(n node, summary, format string, args ...any) {
+	c.add(n, hcl.DiagError, 0, summary, format, args...)
+}
+
+func (c *checker) add(n node, severity hcl.DiagnosticSeverity, f finding, summary, format string, args ...any) {
 	d := exprDiag(n.where(), c.outer, summary, format, args...)
+	d.Severity = severity
+	if f != 0 {
+		d.Extra = f
+	}
 	if place := placeOf(d); c.silent == 0 && !c.seen[place] {
 		c.seen[place] = true
 		c.diags = append(c.diags, d)
 	}
-	return d
 }
 
 // need reports an operand that is none of the wanted kinds, or may be null.
@@ -134,9 +141,8 @@ func (c *checker) notNull(n node, t contract.Type, e *env, who string) {
 		return
 	}
 	name := describe(n)
-	d := c.report(n, sumMayBeNull, "%s may be null, and %s then fails.%s Guard it, as in %s != null && ..., or give a value with coalesce(%s, ...).",
+	c.add(n, hcl.DiagError, someRows, sumMayBeNull, "%s may be null, and %s then fails.%s Guard it, as in %s != null && ..., or give a value with coalesce(%s, ...).",
 		name, lowerFirst(who), c.whyNull(n, e), name, name)
-	d.Extra = someRows
 }
 
 func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }
@@ -187,11 +193,11 @@ func (c *checker) decide(n node, t contract.Type) { c.needSent(n, t.AllUnsent())
 
 func (c *checker) needSent(n node, columns []string) {
 	for _, name := range columns {
-		d := c.report(n, sumUnsent, "%s A change in which it is missing becomes a dead letter. %s", c.unsentText(name), c.unsentCure(name))
-		d.Extra = someRows
-		if maxBytes(c.t.Columns[c.t.Column(name)]) != 0 && maxBytes(c.t.Columns[c.t.Column(name)]) < toastThreshold {
-			d.Severity = hcl.DiagWarning
+		severity := hcl.DiagError
+		if n := maxBytes(c.t.Columns[c.t.Column(name)]); n > 0 && n < toastThreshold {
+			severity = hcl.DiagWarning // it goes out of line only where others make the row long
 		}
+		c.add(n, severity, someRows, sumUnsent, "%s A change in which it is missing becomes a dead letter. %s", c.unsentText(name), c.unsentCure(name))
 	}
 }
 
@@ -214,7 +220,7 @@ func (c *checker) absentRow(n node, e *env) {
 		}
 	case columnNode:
 		if there, absent := presence(n.side, e.ops); !there && absent && !c.inLocal(n) {
-			c.report(n, sumNoRow, "There is no %s row in what the rule is about (%s): this is always null. %s", n.side, opsText(e.ops), otherRow(n.side, e.ops)).Severity = hcl.DiagWarning
+			c.add(n, hcl.DiagWarning, 0, sumNoRow, "There is no %s row in what the rule is about (%s): this is always null. %s", n.side, opsText(e.ops), otherRow(n.side, e.ops))
 		}
 	case objectNode:
 		for _, it := range n.items {
@@ -377,8 +383,7 @@ func (c *checker) object(n objectNode, e *env) contract.Type {
 			continue
 		}
 		if len(t.Unsent) > 0 && c.forgiving == 0 {
-			d := c.report(it.val, sumUnsent, "%s The attribute %s is then left out of the event, and named in unchanged. %s", c.unsentText(t.Unsent[0]), it.name, c.unsentCure(t.Unsent[0]))
-			d.Severity, d.Extra = hcl.DiagWarning, someRows
+			c.add(it.val, hcl.DiagWarning, someRows, sumUnsent, "%s The attribute %s is then left out of the event, and named in unchanged. %s", c.unsentText(t.Unsent[0]), it.name, c.unsentCure(t.Unsent[0]))
 		}
 		o.Fields = append(o.Fields, contract.Field{Name: it.name, Type: t, Optional: len(t.Unsent) > 0})
 	}

@@ -80,7 +80,7 @@ func (c *checker) equality(n binaryNode, e *env) {
 		}
 		c.report(n, sumMixed, "%s is %s and %s is %s: the comparison can never hold.%s", describe(n.l), lk, describe(n.r), rk, cure)
 	case !contract.Overlap(l, r):
-		c.constant(n, n.op == opNotEqual, "%s is %s, and %s is %s: they are never equal.%s", describe(n.l), l.Only(lk), describe(n.r), r.Only(rk), valueHint(l, r))
+		c.constant(n, hcl.DiagError, n.op == opNotEqual, "%s is %s, and %s is %s: they are never equal.%s", describe(n.l), l.Only(lk), describe(n.r), r.Only(rk), valueHint(l, r))
 	}
 }
 
@@ -94,10 +94,7 @@ func (c *checker) alwaysNull(n binaryNode, l, r contract.Type, e *env) {
 	if other.Kinds&isNull != 0 || c.inLocal(n) {
 		return
 	}
-	d := c.constant(n, n.op == opNotEqual, "%s is always null here, and null equals nothing else.%s", describe(x), c.whyNull(x, e))
-	if n.op == opNotEqual {
-		d.Severity = hcl.DiagWarning
-	}
+	c.constant(n, harmless(n), n.op == opNotEqual, "%s is always null here, and null equals nothing else.%s", describe(x), c.whyNull(x, e))
 }
 
 func operandOfNull(n binaryNode) (node, bool) {
@@ -131,24 +128,28 @@ func (c *checker) nullComparison(n binaryNode, x node, e *env) {
 	t := c.columnAt(col.side, col.name, e.ops)
 	switch {
 	case t.Kinds&isNull == 0:
-		d := c.constant(n, n.op == opNotEqual, "The column %s of %s is declared NOT NULL.", col.name, c.t.Table())
-		if n.op == opNotEqual { // a guard too many harms nobody
-			d.Severity = hcl.DiagWarning
-		}
+		c.constant(n, harmless(n), n.op == opNotEqual, "The column %s of %s is declared NOT NULL.", col.name, c.t.Table())
 	case t.Kinds == isNull && n.op == opNotEqual:
-		c.constant(n, false, "%s is always null here.%s", describe(x), c.whyNull(x, e))
+		c.constant(n, hcl.DiagError, false, "%s is always null here.%s", describe(x), c.whyNull(x, e))
 	}
 }
 
+// harmless is the severity of a test for null that has one outcome: a guard too
+// many does no harm, a condition that is never met does.
+func harmless(n binaryNode) hcl.DiagnosticSeverity {
+	if n.op == opNotEqual {
+		return hcl.DiagWarning
+	}
+	return hcl.DiagError
+}
+
 // constant reports a comparison that has one outcome, whatever the values are.
-func (c *checker) constant(n node, holds bool, format string, args ...any) *hcl.Diagnostic {
+func (c *checker) constant(n node, severity hcl.DiagnosticSeverity, holds bool, format string, args ...any) {
 	summary, text := sumNever, "The comparison can never hold. "
 	if holds {
 		summary, text = sumAlways, "The comparison always holds. "
 	}
-	d := c.report(n, summary, "%s", text+fmt.Sprintf(format, args...))
-	d.Extra = everyTable
-	return d
+	c.add(n, severity, everyTable, summary, "%s", text+fmt.Sprintf(format, args...))
 }
 
 // order reports a comparison of a column with a number that it cannot reach.
@@ -169,7 +170,7 @@ func (c *checker) order(n binaryNode, e *env) {
 		if isLiteral(x) {
 			col, typ = y, r
 		}
-		c.constant(n, always, "%s is %s.", describe(col), typ.Only(isNumber))
+		c.constant(n, hcl.DiagError, always, "%s is %s.", describe(col), typ.Only(isNumber))
 	}
 }
 
