@@ -284,12 +284,7 @@ func (s *session) handle(msg pgproto3.BackendMessage) error {
 
 func (s *session) streamError(err *pgconn.PgError) error {
 	if err.Code == codeUndefinedObject && strings.Contains(err.Message, "publication") {
-		return &SetupError{
-			Summary: "the publication did not exist when a change of this slot was made",
-			Detail: "the server evaluates the publication as it was at each change; a publication that was dropped, or made after the slot, " +
-				"cannot be read across: the slot has to be advanced past the change or made anew, and what lies between is missing",
-			Err: err,
-		}
+		return fmt.Errorf("%w: %w", ErrNotPublished, err)
 	}
 	if err.Code == codeCharacterNotInTable || err.Code == codeUntranslatable {
 		return &SetupError{
@@ -310,10 +305,7 @@ func (s *session) notice(n *pgproto3.NoticeResponse) error {
 		severity = n.Severity
 	}
 	if severity == "WARNING" && n.Code == codeNotInState {
-		return &SetupError{
-			Summary: "the server skips changes because the publication is missing",
-			Detail:  "it said: " + n.Message,
-		}
+		return fmt.Errorf("%w: it said: %s", ErrNotPublished, n.Message)
 	}
 	s.log.Warn("notice of the server", "severity", severity, "code", n.Code, "message", n.Message)
 	return nil

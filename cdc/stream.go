@@ -72,6 +72,10 @@ const (
 	lookupTimeout = 5 * time.Second
 )
 
+// streamOptions are those of a session that streams: the server has to be able
+// to warn of a publication that it skips.
+const streamOptions = SessionOptions + " -c client_min_messages=warning"
+
 // Run reads from start until the context is done, which returns nil after a
 // last status and the end of the copy, or until something breaks: see
 // [IsTemporary]. start is the checkpoint, never 0. A start that the slot or the
@@ -93,7 +97,7 @@ func (s *Stream) Run(ctx context.Context, start relay.LSN, h Handler) error {
 	if maxMessage == 0 {
 		maxMessage = defaultMaxMessage
 	}
-	conn, err := connectReplication(ctx, s.URL, "stream", SessionOptions, maxMessage)
+	conn, err := connectReplication(ctx, s.URL, "stream", streamOptions, maxMessage)
 	if err != nil {
 		return ended(ctx, err)
 	}
@@ -212,6 +216,11 @@ var (
 	// ErrStartBeyondServer: the server's log ends before the position: it is a
 	// copy of an earlier state, or another server.
 	ErrStartBeyondServer = errors.New("the position to start at is not in the server's log yet")
+	// ErrNotPublished: the publication did not exist when a change was made. The
+	// server evaluates it as it was at each change, so one that was dropped, or made
+	// after the slot, cannot be read across: up to 17 the server refuses, since 18 it
+	// skips the changes.
+	ErrNotPublished = errors.New("a change was made while the publication did not exist")
 )
 
 // startCommand is the START_REPLICATION command. publication_names is a list

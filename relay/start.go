@@ -142,15 +142,18 @@ func (e *StartRefusal) Error() string { return e.Detail + ". " + e.Remedy }
 
 // The reasons of a StartRefusal.
 const (
-	RefuseCluster   = "wrong_cluster"
-	RefuseDatabase  = "wrong_database"
-	RefuseAddress   = "address_changed"
-	RefuseSlot      = "slot_unusable"
-	RefuseForeign   = "slot_not_ours"
-	RefuseMissing   = "slot_missing"
-	RefuseLost      = "slot_lost"
-	RefuseGap       = "gap"
-	RefuseDiverged  = "diverged"
+	RefuseCluster  = "wrong_cluster"
+	RefuseDatabase = "wrong_database"
+	RefuseAddress  = "address_changed"
+	RefuseSlot     = "slot_unusable"
+	RefuseForeign  = "slot_not_ours"
+	RefuseMissing  = "slot_missing"
+	RefuseLost     = "slot_lost"
+	RefuseGap      = "gap"
+	RefuseDiverged = "diverged"
+	// RefuseNotPublished is found out while reading.
+	RefuseNotPublished = "not_published"
+
 	RefuseReset     = "reset_impossible"
 	RefuseCompare   = "checkpoint_moved"
 	refuseForSource = "--reset-checkpoint %s=%s"
@@ -332,6 +335,18 @@ func lostBecause(reason string) string {
 		return reason
 	}
 	return reason + ": " + why
+}
+
+// NotPublished is the refusal of a source whose publication was missing when a
+// change was made, at the checkpoint st and the end of the server's WAL.
+func NotPublished(st *SourceState, flush LSN) *StartRefusal {
+	s := starter{st: st, o: StartOptions{Source: st.Source}}
+	return &StartRefusal{
+		Reason: RefuseNotPublished,
+		Detail: fmt.Sprintf("source %s: the publication %s was missing when changes were made: what was committed after %s (%d bytes of WAL, since %s) cannot be read",
+			st.Source, st.Publication, st.LSN, uint64(max(flush, st.LSN)-st.LSN), s.since()),
+		Remedy: "To accept that and go on with what comes now, start once with " + s.flag(ResetNow) + "; what was missed has to be delivered by other means.",
+	}
 }
 
 // diverged returns a refusal when the checkpoint lies on a history that the

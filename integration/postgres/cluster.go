@@ -65,6 +65,7 @@ type Cluster struct {
 	bin       *Binaries
 	password  string
 	removeDir bool
+	options   Options
 
 	mu   sync.Mutex
 	proc *process // nil when stopped
@@ -82,6 +83,7 @@ type StopMode syscall.Signal
 
 // The shutdown modes of PostgreSQL's documentation.
 const (
+	Smart     = StopMode(syscall.SIGTERM) // wait until every client has left by itself
 	Fast      = StopMode(syscall.SIGINT)  // disconnect everyone, checkpoint, leave
 	Immediate = StopMode(syscall.SIGQUIT) // leave at once; the next start recovers
 )
@@ -94,7 +96,7 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 			return nil, err
 		}
 	}
-	c := &Cluster{Dir: o.Dir, password: o.Password}
+	c := &Cluster{Dir: o.Dir, password: o.Password, options: o}
 	if c.Dir == "" {
 		if c.Dir, err = os.MkdirTemp("", "rowhook-pg-"); err != nil {
 			return nil, err

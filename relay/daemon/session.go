@@ -52,7 +52,21 @@ func (s *source) session(ctx context.Context) error {
 		return cause
 	}
 	unwatch(nil)
+	if errors.Is(err, cdc.ErrNotPublished) {
+		s.log.Error("reading stops", "err", err)
+		stop() // the checkpoint is final
+		return s.notPublished(ctx, in.State())
+	}
 	return err
+}
+
+// notPublished says what is missing since the publication was.
+func (s *source) notPublished(ctx context.Context, st *relay.SourceState) error {
+	flush := st.LSN
+	if sv, err := cdc.Inspect(ctx, s.cfg.URL, s.cfg.Slot, ""); err == nil {
+		flush = sv.Flush
+	}
+	return relay.NotPublished(st, flush)
 }
 
 // runIngest runs in until the returned function is called, which waits until
