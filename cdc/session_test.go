@@ -468,10 +468,10 @@ func TestSession_EndsWithTheRightError(t *testing.T) {
 		check     func(error) bool
 	}{
 		{"admin shutdown", func(s *server) { s.send('E', pgError(codeAdminShutdown, "terminating")) }, nil, true, nil},
-		{"publication missing before 18", func(s *server) { s.send('E', pgError(codeUndefinedObject, `publication "p" does not exist`)) }, nil, false, isSetup},
+		{"publication missing before 18", func(s *server) { s.send('E', pgError(codeUndefinedObject, `publication "p" does not exist`)) }, nil, false, isNotPublished},
 		{"D2: publication skipped by 18", func(s *server) {
 			s.send('N', wire{'S'}.text("WARNUNG").u8('V').text("WARNING").u8('C').text("55000").u8('M').text(`skipped loading publication "p"`).u8(0))
-		}, nil, false, isSetup},
+		}, nil, false, isNotPublished},
 		{"E5: undecodable text", func(s *server) { s.send('E', pgError("22021", "invalid byte sequence")) }, nil, false, isSetup},
 		{"end of the copy", func(s *server) { s.send('c', nil) }, nil, true, nil},
 		{"end of the command", func(s *server) { s.send('C', wire{}.text("COPY 0")) }, nil, true, nil},
@@ -508,6 +508,8 @@ func TestSession_EndsWithTheRightError(t *testing.T) {
 		})
 	}
 }
+
+func isNotPublished(err error) bool { return errors.Is(err, ErrNotPublished) }
 
 func isSetup(err error) bool  { _, ok := errors.AsType[*SetupError](err); return ok }
 func isDecode(err error) bool { _, ok := errors.AsType[*DecodeError](err); return ok }

@@ -248,8 +248,7 @@ func TestCapture_AMissingPublicationStopsTheStream(t *testing.T) {
 	}
 	s.exec("INSERT INTO a VALUES (1)")
 	err := s.end()
-	var setup *cdc.SetupError
-	if !errors.As(err, &setup) || cdc.IsTemporary(err) {
+	if !errors.Is(err, cdc.ErrNotPublished) || cdc.IsTemporary(err) {
 		t.Errorf("stream: %v", err)
 	}
 	if s.got.Durable() > s.wal() {
