@@ -33,6 +33,14 @@ func (e *evaluator) convert(arg *Argument, v constant) (any, bool) {
 		return e.toTexts(arg, v)
 	case TypeSecretMap:
 		return e.toPairs(arg, v)
+	case TypeValue:
+		return v, true
+	case TypeObject:
+		if v.kind != objectConst {
+			e.wrongType(arg, v, arg.Name+" = { ... }")
+			return nil, false
+		}
+		return v, true
 	}
 	panic("config: no value has the type " + string(arg.Type))
 }

@@ -15,6 +15,9 @@ type body struct {
 	labels []settingText
 	args   map[string]*setting
 	blocks map[string]*body
+	// repeated are the inner blocks that may stand several times, in the order of
+	// the file.
+	repeated []*body
 }
 
 // setting is an argument that stands in the file. A setting whose value was
@@ -57,7 +60,7 @@ func (e *evaluator) decode(def *Block, block *hclsyntax.Block) *body {
 		if arg.Type == TypeExpression || arg.Type == TypeSource {
 			s.val = attr.Expr
 		} else if v, ok := e.eval(attr.Expr); ok {
-			if v.kind == nullConst {
+			if v.kind == nullConst && arg.Type != TypeValue {
 				continue // as in Terraform, null is the same as leaving the argument out
 			}
 			if val, ok := e.convert(arg, v); ok {
@@ -76,6 +79,8 @@ func (e *evaluator) decode(def *Block, block *hclsyntax.Block) *body {
 		switch {
 		case child == nil:
 			e.unknownBlock(def, inner)
+		case child.Many:
+			b.repeated = append(b.repeated, e.decode(child, inner))
 		case b.blocks[inner.Type] != nil:
 			e.errorf(inner.DefRange(), "Duplicate block", "The block %s already stands in line %d. Join the two.", inner.Type, b.blocks[inner.Type].at.Start.Line)
 		default:
@@ -83,7 +88,7 @@ func (e *evaluator) decode(def *Block, block *hclsyntax.Block) *body {
 		}
 	}
 	for _, child := range def.Blocks {
-		if b.blocks[child.Name] == nil {
+		if b.blocks[child.Name] == nil && !child.Many {
 			b.blocks[child.Name] = &body{def: child, at: b.at}
 		}
 	}

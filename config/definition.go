@@ -22,6 +22,9 @@ const (
 	TypeSecretMap  Type = "map of secret strings"
 	TypeSource     Type = "source"
 	TypeExpression Type = "expression"
+	// TypeValue and TypeObject are data in a test file. null is a value of them.
+	TypeValue  Type = "value"
+	TypeObject Type = "object"
 )
 
 // secret reports whether what is written for the argument is a secret even as
@@ -77,12 +80,21 @@ func Language() []*Block {
 	return []*Block{rowhookBlock, sourceBlock, eventBlock, localsBlock, webhookBlock, stdoutBlock}
 }
 
+// languageOf returns the language that a block belongs to: that of tests, or
+// else that of configurations.
+func languageOf(b *Block) []*Block {
+	if b == testBlock || slices.Contains(testBlock.Blocks, b) {
+		return TestLanguage()
+	}
+	return Language()
+}
+
 // form is how a value of the type is written.
 func (t Type) form() string {
 	switch t {
 	case TypeStrings, TypeSecrets:
 		return "[...]"
-	case TypeSecretMap:
+	case TypeSecretMap, TypeObject:
 		return "{ ... }"
 	}
 	return "..."
@@ -130,6 +142,7 @@ func (b *Block) names() []string {
 // nearest first: blocks inside b, the top level, blocks anywhere. It returns
 // "" when there is none.
 func homeOf(b *Block, name string) string {
+	language := languageOf(b)
 	if b != nil {
 		for _, c := range b.Blocks {
 			if slices.Contains(c.names(), name) {
@@ -137,13 +150,13 @@ func homeOf(b *Block, name string) string {
 			}
 		}
 	}
-	for _, top := range Language() {
+	for _, top := range language {
 		if top.Name == name && b != nil {
 			return "the top level of a file"
 		}
 	}
 	var homes []string
-	for _, top := range Language() {
+	for _, top := range language {
 		if top != b && slices.Contains(top.names(), name) {
 			homes = append(homes, article(top.title())+" block")
 		}

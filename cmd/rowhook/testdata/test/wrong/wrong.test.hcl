@@ -1,0 +1,6 @@
+test "a typo" {
+  insert "public.ordres" {
+    new = { id = 42 }
+  }
+  expect "order.create" {}
+}
