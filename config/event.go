@@ -332,6 +332,7 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 	scope := exprScope{
 		kind: kind, source: r.Source, ops: r.Ops, tables: r.Tables, locals: e.locals.expressions(),
 		forEach:         given[4],
+		files:           e.files,
 		secret:          e.secretText,
 		payloadText:     get[settingText](b, "payload_format").s == "text",
 		numbersAsString: get[settingText](b, "numbers").s == "string",

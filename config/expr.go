@@ -1,6 +1,9 @@
 package config
 
 import (
+	"bytes"
+	"strings"
+
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
@@ -25,6 +28,9 @@ type exprScope struct {
 	// locals are the expressions of the locals blocks. A local is compiled where
 	// it is used and may use every name that is known there.
 	locals map[string]hcl.Expression
+	// files has the text of the files, without secrets, to show parts of it; nil
+	// is none.
+	files *Files
 	// forEach is the expression of for_each, nil when there is none. It stands
 	// here because it gives key, tenant and data the name each.
 	forEach hcl.Expression
@@ -58,6 +64,25 @@ const (
 	eachValueSlot
 	eachSlots
 )
+
+// text returns what stands at a place, "" when that is not known.
+func (s *exprScope) text(at hcl.Range) string {
+	if src := s.files.shown(at.Filename); at.CanSliceBytes(src) {
+		return string(at.SliceBytes(src))
+	}
+	return ""
+}
+
+// line returns the line a place begins in, "" when that is not known.
+func (s *exprScope) line(at hcl.Range) string {
+	src := s.files.shown(at.Filename)
+	if at.Start.Byte > len(src) || src == nil {
+		return ""
+	}
+	from := bytes.LastIndexByte(src[:at.Start.Byte], '\n') + 1
+	line, _, _ := bytes.Cut(src[from:], []byte("\n"))
+	return strings.TrimRight(string(line), "\r")
+}
 
 // columnUse is a column that a rule reads, and where.
 type columnUse struct {

@@ -288,7 +288,12 @@ func (c *compiler) call(e *hclsyntax.FunctionCallExpr) node {
 			call.args = append(call.args, c.secret(a))
 			continue
 		}
-		call.args = append(call.args, c.compile(a))
+		arg := c.compile(a)
+		if lit, ok := arg.(litNode); ok && i == 0 {
+			lit.secret = fn.secret
+			arg = lit
+		}
+		call.args = append(call.args, arg)
 	}
 	if lit, ok := call.args[0].(litNode); ok && fn.validate != nil && lit.v.kind == kindString {
 		if err := fn.validate(string(lit.v.text)); err != nil {

@@ -19,12 +19,12 @@ func (p *program) each(c *relay.Change, d *relay.Draft) (bool, error) {
 	list := f.known(p.forEach(f))
 	switch {
 	case list.kind == kindFailed:
-		return false, p.failure("for_each")
+		return false, p.failure(p.exprs.forEach)
 	case list.kind == kindNull:
 		return false, nil
 	case list.kind != kindJSON:
-		f.fail(p.forEachAt, "for_each needs a list or an object, and this is "+list.kinds().String())
-		return false, p.failure("for_each")
+		f.fail(p.exprs.forEach.rng, "for_each needs a list or an object, and this is "+list.kinds().String())
+		return false, p.failure(p.exprs.forEach)
 	}
 	n, bytes := 0, 0
 	for r, i := readJSON(list.text), 0; r.next(); i++ {
@@ -41,15 +41,15 @@ func (p *program) each(c *relay.Change, d *relay.Draft) (bool, error) {
 			item = d.Add()
 		}
 		if n++; n > maxEvents {
-			f.fail(p.forEachAt, fmt.Sprintf("for_each has more than %d elements", maxEvents))
-			return false, p.failure("for_each")
+			f.fail(p.exprs.forEach.rng, fmt.Sprintf("for_each has more than %d elements", maxEvents))
+			return false, p.failure(p.exprs.forEach)
 		}
 		if err := p.draft(c, item); err != nil {
 			return false, fmt.Errorf("element %d of for_each: %w", i, err)
 		}
 		if bytes += len(item.Data); bytes > maxEventData {
-			f.fail(p.forEachAt, "the data of the events of one change is more than 64 MiB")
-			return false, p.failure("for_each")
+			f.fail(p.exprs.forEach.rng, "the data of the events of one change is more than 64 MiB")
+			return false, p.failure(p.exprs.forEach)
 		}
 	}
 	return n > 0, nil

@@ -222,44 +222,40 @@ func each(n node, fn func(node)) {
 		return
 	}
 	fn(n)
+	for _, x := range children(n) {
+		each(x, fn)
+	}
+}
+
+// children are the expressions an expression is made of; some may be nil.
+func children(n node) []node {
 	switch n := n.(type) {
 	case pathNode:
-		each(n.base, fn)
+		return []node{n.base}
 	case indexNode:
-		each(n.base, fn)
-		each(n.key, fn)
+		return []node{n.base, n.key}
 	case templateNode:
-		for _, p := range n.parts {
-			each(p, fn)
-		}
+		return n.parts
 	case binaryNode:
-		each(n.l, fn)
-		each(n.r, fn)
+		return []node{n.l, n.r}
 	case notNode:
-		each(n.x, fn)
+		return []node{n.x}
 	case negateNode:
-		each(n.x, fn)
+		return []node{n.x}
 	case conditionalNode:
-		each(n.cond, fn)
-		each(n.yes, fn)
-		each(n.no, fn)
+		return []node{n.cond, n.yes, n.no}
 	case callNode:
-		for _, a := range n.args {
-			each(a, fn)
-		}
+		return n.args
 	case objectNode:
+		var list []node
 		for _, it := range n.items {
-			each(it.key, fn)
-			each(it.val, fn)
+			list = append(list, it.key, it.val)
 		}
+		return list
 	case tupleNode:
-		for _, it := range n.items {
-			each(it, fn)
-		}
+		return n.items
 	case forNode:
-		each(n.coll, fn)
-		each(n.key, fn)
-		each(n.val, fn)
-		each(n.cond, fn)
+		return []node{n.coll, n.key, n.val, n.cond}
 	}
+	return nil
 }

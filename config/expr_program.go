@@ -4,19 +4,17 @@ import (
 	"bytes"
 	"fmt"
 
-	"github.com/hashicorp/hcl/v2"
-
 	"github.com/rowhook/rowhook/relay"
 	"github.com/rowhook/rowhook/relay/pgvalue"
 )
 
 // program is a rule bound to one relation.
 type program struct {
+	exprs       *ruleExprs
 	rel         *relay.Relation
 	payloadText bool
 	when        condFn
 	forEach     evalFn // nil: one event of the change
-	forEachAt   hcl.Range
 	key, tenant evalFn
 	data        emitFn
 	// noData says that the rule has no data of its own, and so a truncate,
@@ -36,13 +34,13 @@ type program struct {
 // bind compiles the expressions for a relation, nil for channels and messages.
 func (e *ruleExprs) bind(rel *relay.Relation) (relay.Program, error) {
 	b := &binder{rel: rel, src: e.scope.source}
-	p := &program{rel: rel, payloadText: e.scope.payloadText, numbers: pgvalue.Printer{NumbersAsString: e.scope.numbersAsString}}
+	p := &program{exprs: e, rel: rel, payloadText: e.scope.payloadText, numbers: pgvalue.Printer{NumbersAsString: e.scope.numbersAsString}}
 	p.frame.prog = p
 	if e.when != nil {
 		p.when = b.cond(e.when.node, "when")
 	}
 	if e.forEach != nil {
-		p.forEach, p.forEachAt = b.eval(e.forEach.node), e.forEach.rng
+		p.forEach = b.eval(e.forEach.node)
 		p.frame.vars = make([]value, eachSlots)
 	}
 	if e.key != nil {
@@ -105,7 +103,7 @@ func (p *program) Eval(c *relay.Change, d *relay.Draft) (bool, error) {
 		case no:
 			return false, nil
 		case broken:
-			return false, p.failure("when")
+			return false, p.failure(p.exprs.when)
 		}
 	}
 	if p.forEach != nil {
@@ -124,7 +122,7 @@ func (p *program) draft(c *relay.Change, d *relay.Draft) error {
 		d.KeyKind = relay.KeyNone
 		v := f.known(p.key(f))
 		if v.kind == kindFailed {
-			return p.failure("key")
+			return p.failure(p.exprs.key)
 		}
 		if v.kind != kindNull {
 			d.KeyKind = relay.KeySet
@@ -137,7 +135,7 @@ func (p *program) draft(c *relay.Change, d *relay.Draft) error {
 	if p.tenant != nil {
 		v := f.known(p.tenant(f))
 		if v.kind == kindFailed {
-			return p.failure("tenant")
+			return p.failure(p.exprs.tenant)
 		}
 		if v.kind != kindNull {
 			d.HasTenant = true
@@ -157,7 +155,7 @@ func (p *program) draft(c *relay.Change, d *relay.Draft) error {
 		f.err = &evalError{msg: "the data is a column that was not sent, because it is stored out of line (TOAST) and did not change: put it into an object, where it can be left out"}
 	}
 	if f.err != nil {
-		return p.failure("data")
+		return p.failure(p.exprs.data)
 	}
 	return nil
 }
@@ -227,12 +225,4 @@ func (p *program) oldKey(d *relay.Draft) {
 		d.HasOldKey = true
 		d.OldKey = v.appendText(d.OldKey[:0])
 	}
-}
-
-// failure returns the frame's error with the argument it is of.
-func (p *program) failure(argument string) error {
-	err := p.frame.err
-	p.frame.err = nil
-	p.frame.free = nil // a buffer that an error left behind
-	return fmt.Errorf("%s: %w", argument, err)
 }

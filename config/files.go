@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -20,6 +21,9 @@ type Files struct {
 	// incomplete: a file could not be read or parsed as a whole. What is missing
 	// may be in the part that is not known.
 	incomplete bool
+
+	mu      sync.Mutex
+	blotted map[string][]byte // the texts without secrets, as far as they were asked for
 }
 
 // Names returns the names of the files, in the order they were read.

@@ -95,6 +95,23 @@ var secretForms = []*regexp.Regexp{
 // secret.
 var secretNames = regexp.MustCompile(`(?i)pass|secret|token|credential|authorization|api_?key`)
 
+// shown returns the text of a file as it may be shown, nil when there is no such
+// file.
+func (f *Files) shown(name string) []byte {
+	if f == nil || f.files[name] == nil {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.blotted[name] == nil {
+		if f.blotted == nil {
+			f.blotted = map[string][]byte{}
+		}
+		f.blotted[name] = blotted(f.files[name])
+	}
+	return f.blotted[name]
+}
+
 // blotted returns the text of a file with its secrets overwritten, byte for
 // byte, so that every place stays where it is.
 func blotted(file *hcl.File) []byte {
@@ -107,6 +124,9 @@ func blotted(file *hcl.File) []byte {
 			}
 		}
 	}
+	if ok {
+		blotKeys(src, body)
+	}
 	forms := secretForms
 	if ok && len(body.Blocks) > 0 {
 		forms = forms[:3] // the last one is for lines of which the parser made nothing
@@ -117,6 +137,18 @@ func blotted(file *hcl.File) []byte {
 		}
 	}
 	return src
+}
+
+// blotKeys overwrites literal keys of hmacsha256.
+func blotKeys(src []byte, body *hclsyntax.Body) {
+	_ = hclsyntax.VisitAll(body, func(n hclsyntax.Node) hcl.Diagnostics {
+		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && len(call.Args) > 0 {
+			if fn := functions[call.Name]; fn != nil && fn.secret {
+				blotLiterals(src, call.Args[0])
+			}
+		}
+		return nil
+	})
 }
 
 // blotBlock overwrites the literals of a block's secret arguments. all says

@@ -21,6 +21,8 @@ type storedChange struct {
 	Old        map[string]*string `json:"old,omitempty"`
 	Payload    string             `json:"payload,omitempty"`
 	Context    json.RawMessage    `json:"context,omitempty"`
+	// Diagnosis says what the rule failed on, where the rule can tell.
+	Diagnosis *RuleError `json:"diagnosis,omitempty"`
 	// Cut says that a value was too long to be kept whole.
 	Cut bool `json:"cut,omitempty"`
 }
@@ -31,11 +33,12 @@ const maxStoredValue = 64 << 10
 // encodeChange returns the change as JSON: rows as objects of the values' text,
 // null for null, without the columns whose value is unknown. A value longer
 // than 64 KiB is cut, and the change can then not be judged again.
-func encodeChange(c *Change, f *IDFacts) []byte {
+func encodeChange(c *Change, f *IDFacts, why error) []byte {
 	s := storedChange{
 		Op: c.Op.String(), Name: c.Name, LSN: c.LSN, Ordinal: c.Ordinal,
 		XID: f.XID, CommitLSN: f.CommitLSN, CommitTime: f.CommitTime,
 	}
+	errors.As(why, &s.Diagnosis)
 	s.Payload = s.keep(c.Payload)
 	if c.Relation != nil {
 		s.Table = c.Relation.Table().String()

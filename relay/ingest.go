@@ -496,7 +496,7 @@ func (in *Ingest) fail(c *Change, rule *Rule, f *IDFacts, at int64, err error) {
 	in.next.tail++
 	fl := Failure{
 		Stream: in.cfg.Stream, Seq: in.next.tail, Rule: rule.Name, At: at, LSN: c.LSN,
-		Change: encodeChange(c, f), Err: err.Error(),
+		Change: encodeChange(c, f, err), Err: err.Error(),
 	}
 	if c.Tx != nil {
 		fl.XID = c.Tx.XID
