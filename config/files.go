@@ -1,13 +1,16 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -143,10 +146,54 @@ func (f *Files) parse(p *problems, name string, src []byte) {
 		return
 	}
 	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	if at, unclosed := unclosedQuote(src, diags); unclosed {
+		diags = beforeQuote(file, diags, at)
+	}
 	f.files[name] = file
 	f.order = append(f.order, name)
 	p.list = append(p.list, diags...)
 	f.incomplete = f.incomplete || diags.HasErrors()
+}
+
+// unclosedQuote returns the quote that is not closed on its line, and so turns
+// the meaning of every quote after it around.
+func unclosedQuote(src []byte, diags hcl.Diagnostics) (hcl.Range, bool) {
+	for _, d := range diags {
+		if d.Summary != "Invalid multi-line string" || d.Subject == nil {
+			continue
+		}
+		at := *d.Subject
+		from := bytes.LastIndexByte(src[:at.Start.Byte], '\n') + 1
+		line, _, _ := bytes.Cut(src[from:], []byte("\n"))
+		quote := bytes.LastIndexByte(line, '"')
+		if quote < 0 {
+			return at, true
+		}
+		at.Start = hcl.Pos{Line: at.Start.Line, Column: utf8.RuneCount(line[:quote]) + 1, Byte: from + quote}
+		at.End = hcl.Pos{Line: at.Start.Line, Column: utf8.RuneCount(line) + 1, Byte: from + len(line)}
+		return at, true
+	}
+	return hcl.Range{}, false
+}
+
+// beforeQuote leaves of a file what stands before a quote that is not closed:
+// what comes after it would be reported as mistakes that are none.
+func beforeQuote(file *hcl.File, diags hcl.Diagnostics, quote hcl.Range) hcl.Diagnostics {
+	if body, ok := file.Body.(*hclsyntax.Body); ok {
+		body.Blocks = slices.DeleteFunc(body.Blocks, func(b *hclsyntax.Block) bool { return b.Range().End.Byte > quote.Start.Byte })
+		for name, attr := range body.Attributes {
+			if attr.SrcRange.End.Byte > quote.Start.Byte {
+				delete(body.Attributes, name)
+			}
+		}
+	}
+	kept := slices.DeleteFunc(diags, func(d *hcl.Diagnostic) bool {
+		return d.Subject == nil || d.Subject.End.Byte > quote.Start.Byte
+	})
+	return append(kept, &hcl.Diagnostic{
+		Severity: hcl.DiagError, Summary: "Quote is not closed", Subject: &quote,
+		Detail: "The string that begins here has no closing quote on its line. Add it; what comes after it is judged then.",
+	})
 }
 
 // tooDeep reports where a file is nested so deeply that parsing it could use

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -180,14 +181,23 @@ func (p *program) eventsFailuresCommand() *cobra.Command {
 	var asJSON bool
 	var req api.FailuresRequest
 	cmd := &cobra.Command{
-		Use:   "failures",
+		Use:   "failures [ID]",
 		Short: "List changes on which a rule failed, newest first",
 		Long: `Failures lists the changes of which a rule could make no event: no event was
 delivered for them. Each is kept, within the bounds of the log, until the rule
-is mended. --json shows the changes themselves.`,
+is mended. With the ID of one it shows the place in the rule, what the names in
+it stood for, and the change.`,
 		Example: `  rowhook events failures
+  rowhook events failures 17
   rowhook events failures --json | jq '.failures[].change'`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if len(args) == 1 {
+				if req.ID, err = failureID(args[0]); err != nil {
+					return err
+				}
+			}
 			return p.action(cmd, &t, func(ctx context.Context, b backend) error {
 				res, err := b.Failures(ctx, &req)
 				if err != nil {
@@ -195,6 +205,9 @@ is mended. --json shows the changes themselves.`,
 				}
 				if asJSON {
 					return p.printJSON(res)
+				}
+				if req.ID != 0 && len(res.Failures) > 0 {
+					return p.printFailure(&res.Failures[0])
 				}
 				if len(res.Failures) == 0 {
 					fmt.Fprintln(p.stderr, "no failures")
@@ -213,6 +226,63 @@ is mended. --json shows the changes themselves.`,
 	limitFlag(cmd, &req.Limit)
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+func failureID(s string) (int64, error) {
+	id, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || id < 1 {
+		return 0, usageErrorf("%q is not the ID of a failure: 'rowhook events failures' lists them", s)
+	}
+	return id, nil
+}
+
+// printFailure prints a failure with the diagnosis that its change holds.
+func (p *program) printFailure(f *api.Failure) error {
+	var change struct {
+		Op        string           `json:"op"`
+		Diagnosis *relay.RuleError `json:"diagnosis"`
+	}
+	if err := json.Unmarshal(f.Change, &change); err != nil {
+		return fmt.Errorf("the change of failure %d: %w", f.ID, err)
+	}
+	fmt.Fprintf(p.stdout, "failure %d: rule %s failed on %s at %s, %s\n", f.ID, printable(f.Rule), printable(joinWords(change.Op, f.Table)), f.LSN, p.moment(f.At))
+	if d := change.Diagnosis; d != nil {
+		if d.Snippet != "" {
+			fmt.Fprintf(p.stdout, "\n  on %s line %d, in %s:\n  %4d: %s\n", printable(d.File), d.Line, d.Argument, d.Line, printable(d.Snippet))
+		}
+		fmt.Fprintf(p.stdout, "\n%s\n", paragraph(d.Message, ""))
+		p.printValues(d.Values, "  ")
+	} else {
+		fmt.Fprintf(p.stdout, "\n%s\n", paragraph(f.Error, ""))
+	}
+	fmt.Fprintf(p.stdout, "\nchange  %s\n", indented(withoutDiagnosis(f.Change), "        "))
+	return nil
+}
+
+// withoutDiagnosis returns a change of a dead letter without what is printed
+// already.
+func withoutDiagnosis(change json.RawMessage) json.RawMessage {
+	var m map[string]json.RawMessage
+	if json.Unmarshal(change, &m) != nil {
+		return change
+	}
+	delete(m, "diagnosis")
+	out, err := json.Marshal(m)
+	if err != nil {
+		return change
+	}
+	return out
+}
+
+// printValues prints what names stood for, one a line.
+func (p *program) printValues(values []relay.NamedValue, indent string) {
+	for _, v := range values {
+		if v.Unknown != "" {
+			fmt.Fprintf(p.stdout, "%s%s is not known: %s\n", indent, printable(v.Name), printable(v.Unknown))
+			continue
+		}
+		fmt.Fprintf(p.stdout, "%s%s = %s\n", indent, printable(v.Name), printable(string(v.Value)))
+	}
 }
 
 func (p *program) eventsRetryFailuresCommand() *cobra.Command {
@@ -235,11 +305,10 @@ is 1.`,
 				return usageErrorf("name either the ID of a failure or a rule with --rule")
 			}
 			if len(args) == 1 {
-				id, err := strconv.ParseInt(args[0], 10, 64)
-				if err != nil || id < 1 {
-					return usageErrorf("%q is not the ID of a failure: 'rowhook events failures' lists them", args[0])
+				var err error
+				if req.ID, err = failureID(args[0]); err != nil {
+					return err
 				}
-				req.ID = id
 			}
 			return p.action(cmd, &t, func(ctx context.Context, b backend) error {
 				res, err := b.RetryFailures(ctx, &req)

@@ -62,9 +62,11 @@ func (f *fake) Status(context.Context, *api.StatusRequest) (*api.Status, error) 
 			Channels: []api.ChannelStatus{{Name: "exports", Listening: true}, {Name: "imports"}},
 		}},
 		Rules: []api.RuleStatus{
-			{Name: "order.paid", Source: "shop", Seen: 200, Matched: 30, Failed: 2, LastMatch: noon.Add(-90 * time.Second)},
+			{Name: "order.paid", Source: "shop", Seen: 200, Matched: 30, Failed: 2, LastMatch: noon.Add(-90 * time.Second),
+				LastFailure: noon.Add(-time.Hour), LastError: "when: rowhook.hcl:12,10-25: new.total is null"},
 			{Name: "order.lost", Source: "shop", Seen: 200},
 		},
+		Warnings: []api.Warning{{Kind: api.WarnNeverMatched, Rule: "order.lost", Text: "rule order.lost has never matched, of 200 changes it was asked about; 'rowhook explain' shows why"}},
 		Endpoints: []api.EndpointStatus{
 			{
 				Endpoint: api.Endpoint{Name: "billing", Status: api.EndpointActive}, InFlight: 2, LastSuccess: noon.Add(-time.Second),
@@ -140,7 +142,7 @@ func (f *fake) Failures(_ context.Context, req *api.FailuresRequest) (*api.Failu
 	f.note("failures", req)
 	return &api.Failures{Failures: []api.Failure{{
 		ID: 1, Rule: "order.paid", At: noon, Error: "new.total is null", Stream: "shop", Seq: 4, Table: "public.orders", LSN: "0/16B3700", XID: 9,
-		Change: json.RawMessage(`{"op":"update"}`),
+		Change: json.RawMessage(`{"op":"update","table":"public.orders","lsn":"0/16B3700","new":{"id":"1","total":null},"diagnosis":{"argument":"data","message":"new.total is null, and + needs a number","file":"rowhook.hcl","line":12,"column":10,"snippet":"    net = new.total + 1","values":[{"name":"new.total","value":null}]}}`),
 	}}}, nil
 }
 

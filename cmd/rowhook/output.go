@@ -40,7 +40,7 @@ func (t *table) row(cells ...string) {
 		if c == "" {
 			c = "-"
 		}
-		fmt.Fprint(t.w, printable(c))
+		fmt.Fprint(t.w, oneLine(c))
 	}
 	fmt.Fprint(t.w, "\n")
 }
@@ -69,6 +69,21 @@ func printable(s string) string {
 	return b.String()
 }
 
+// oneLine returns s printable, its line breaks as spaces, without spaces at its
+// end.
+func oneLine(s string) string {
+	return printable(strings.TrimRight(strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", " "), "\n", " "), " "))
+}
+
+// paragraph returns s printable, its further lines after the indent.
+func paragraph(s, indent string) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	for i := range lines {
+		lines[i] = printable(strings.TrimRight(lines[i], "\r"))
+	}
+	return strings.Join(lines, "\n"+indent)
+}
+
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
 // short cuts s to n characters.
@@ -79,12 +94,12 @@ func short(s string, n int) string {
 	return s
 }
 
-// clock returns a time in the local zone.
+// clock returns a time in the local zone, with the zone.
 func (p *program) clock(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.In(p.zone).Format("2006-01-02 15:04:05")
+	return t.In(p.zone).Format("2006-01-02 15:04:05Z07:00")
 }
 
 // ago returns a time relative to now.

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func (p *program) rootCommand() *cobra.Command {
@@ -36,7 +37,7 @@ configuration is wrong; 3 (status) no daemon runs or a source makes no progress,
 				return noSubcommand(c, rest)
 			}
 		}
-		return usageErrorf("%w", err)
+		return usageErrorf("%w%s", err, flagHint(c, err))
 	})
 	root.AddGroup(
 		&cobra.Group{ID: "daemon", Title: "The daemon:"},
@@ -91,6 +92,22 @@ func usageError(err error) error {
 		return err
 	}
 	return usageErrorf("%w", err)
+}
+
+// flagHint suggests a flag for one that does not exist.
+func flagHint(c *cobra.Command, err error) string {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return ""
+	}
+	names := &cobra.Command{SuggestionsMinimumDistance: 2}
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+	})
+	if s := names.SuggestionsFor(unknown.GetSpecifiedName()); len(s) > 0 {
+		return "; did you mean --" + strings.Join(s, " or --") + "?"
+	}
+	return ""
 }
 
 // noSubcommand refuses a word that is no subcommand of a group.

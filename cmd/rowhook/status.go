@@ -19,7 +19,8 @@ func (p *program) statusCommand() *cobra.Command {
 		Short: "Show whether sources, rules and endpoints make progress",
 		Long: `Status shows the daemon's sources (how far they are, how much WAL their slots
 make PostgreSQL keep), its rules (how many changes they saw, matched and failed
-on) and its endpoints (what waits, is retried or needs a person).
+on) and its endpoints (what waits, is retried or needs a person). It warns of a
+rule that has never matched and of events that no endpoint wants.
 
 It ends with exit code 3 when no daemon runs, in which case it shows what the
 store has, or when a source makes no progress.`,
@@ -70,7 +71,16 @@ func (p *program) printStatus(st *api.Status) error {
 	if err := p.printRules(st); err != nil {
 		return err
 	}
-	return p.printEndpoints(st)
+	if err := p.printEndpoints(st); err != nil {
+		return err
+	}
+	for i := range st.Warnings {
+		if i == 0 {
+			fmt.Fprintln(p.stdout)
+		}
+		fmt.Fprintf(p.stdout, "warning: %s\n", printable(st.Warnings[i].Text))
+	}
+	return nil
 }
 
 func logLine(l *api.LogStatus) string {
@@ -91,7 +101,7 @@ func logLine(l *api.LogStatus) string {
 		s += "; FULL: nothing is read"
 	}
 	if l.Error != "" {
-		s += "; last error: " + printable(l.Error)
+		s += "; last error: " + oneLine(l.Error)
 	}
 	return s
 }
@@ -110,10 +120,10 @@ func (p *program) printSources(st *api.Status) error {
 	for i := range st.Sources {
 		s := &st.Sources[i]
 		if s.Reason != "" && st.Running {
-			fmt.Fprintf(p.stdout, "  %s is %s: %s\n", printable(s.Name), s.State, printable(s.Reason))
+			fmt.Fprintf(p.stdout, "  %s is %s: %s\n", printable(s.Name), s.State, paragraph(s.Reason, "    "))
 		}
 		if g := s.LastGap; g != nil {
-			fmt.Fprintf(p.stdout, "  %s has a gap before generation %d, %s: %s\n", printable(s.Name), g.Generation, p.clock(g.At), printable(g.Reason))
+			fmt.Fprintf(p.stdout, "  %s has a gap before generation %d, %s: %s\n", printable(s.Name), g.Generation, p.clock(g.At), paragraph(g.Reason, "    "))
 		}
 		for j := range s.Channels {
 			if c := &s.Channels[j]; !c.Listening && st.Running {
@@ -134,11 +144,19 @@ func (p *program) printRules(st *api.Status) error {
 		r := &st.Rules[i]
 		last := ago(r.LastMatch, st.Now)
 		if last == "" {
-			last = "never"
+			last = "not yet"
 		}
 		tab.row(r.Name, r.Source, count(r.Seen), count(r.Matched), count(r.Failed), last)
 	}
-	return tab.flush()
+	if err := tab.flush(); err != nil {
+		return err
+	}
+	for i := range st.Rules {
+		if r := &st.Rules[i]; r.LastError != "" {
+			fmt.Fprintf(p.stdout, "  %s failed %s: %s\n", printable(r.Name), ago(r.LastFailure, st.Now), oneLine(short(r.LastError, 200)))
+		}
+	}
+	return nil
 }
 
 func (p *program) printEndpoints(st *api.Status) error {
@@ -162,10 +180,10 @@ func (p *program) printEndpoints(st *api.Status) error {
 	for i := range st.Endpoints {
 		e := &st.Endpoints[i]
 		if e.Reason != "" {
-			fmt.Fprintf(p.stdout, "  %s is %s: %s\n", printable(e.Name), e.Status, printable(e.Reason))
+			fmt.Fprintf(p.stdout, "  %s is %s: %s\n", printable(e.Name), e.Status, paragraph(e.Reason, "    "))
 		}
 		if e.LastError != "" && e.LastFailure.After(e.LastSuccess) {
-			fmt.Fprintf(p.stdout, "  %s failed %s: %s\n", printable(e.Name), ago(e.LastFailure, st.Now), printable(short(e.LastError, 200)))
+			fmt.Fprintf(p.stdout, "  %s failed %s: %s\n", printable(e.Name), ago(e.LastFailure, st.Now), oneLine(short(e.LastError, 200)))
 		}
 		if e.Breaker.State == api.BreakerOpen && !e.Breaker.Until.IsZero() {
 			fmt.Fprintf(p.stdout, "  %s is tried again %s\n", printable(e.Name), ago(e.Breaker.Until, st.Now))

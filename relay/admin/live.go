@@ -51,8 +51,12 @@ func LiveEndpoint(row *relay.EndpointRow, s *relay.EndpointStatus) api.EndpointS
 
 // LiveRule returns the status of a rule.
 func LiveRule(r *relay.Rule, s *relay.RuleStats) api.RuleStatus {
-	return api.RuleStatus{
+	st := api.RuleStatus{
 		Name: r.Name, Type: r.Type, Version: max(r.Version, 1), Source: r.Source,
 		Seen: s.Seen.Load(), Matched: s.Matched.Load(), Failed: s.Failed.Load(), LastMatch: fromMicros(s.LastMatch.Load()),
 	}
+	if f := s.LastFailure.Load(); f != nil {
+		st.LastFailure, st.LastError = fromMicros(f.At), f.Err
+	}
+	return st
 }

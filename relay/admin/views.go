@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +35,8 @@ type Views struct {
 const (
 	defaultLimit = 50
 	maxLimit     = 1000
+	// maxFailures is more than a log holds.
+	maxFailures = 1 << 20
 )
 
 func limit(n int) (int, error) {
@@ -62,6 +65,11 @@ func (v *Views) Events(ctx context.Context, req *api.EventsRequest) (*api.Events
 			return nil, api.Errorf(api.CodeInvalid, "event types: %v", err)
 		}
 		q.Types = &p
+	}
+	if req.Source != "" {
+		if err := v.knowsSource(ctx, req.Source); err != nil {
+			return nil, err
+		}
 	}
 	events, err := v.Store.Events(ctx, q)
 	if err != nil {
@@ -142,9 +150,19 @@ func (v *Views) Failures(ctx context.Context, req *api.FailuresRequest) (*api.Fa
 	if err != nil {
 		return nil, err
 	}
+	if req.ID != 0 {
+		n = maxFailures
+	}
 	rows, err := v.Store.Failures(ctx, n)
 	if err != nil {
 		return nil, fmt.Errorf("read failures: %w", err)
+	}
+	if req.ID != 0 {
+		i := slices.IndexFunc(rows, func(f relay.Failure) bool { return f.ID == req.ID })
+		if i < 0 {
+			return nil, api.Errorf(api.CodeNotFound, "there is no failure %d (any more): it may have been judged again, or be older than the log", req.ID)
+		}
+		rows = rows[i : i+1]
 	}
 	res := &api.Failures{Failures: make([]api.Failure, len(rows))}
 	for i := range rows {
@@ -248,6 +266,25 @@ func (v *Views) knowsEndpoint(ctx context.Context, name string) error {
 		names[i] = rows[i].ID
 	}
 	return unknown("endpoint", name, names)
+}
+
+// knowsSource is knowsEndpoint for sources. A store that no source has used yet
+// knows of none, and then every name will do.
+func (v *Views) knowsSource(ctx context.Context, name string) error {
+	rows, err := v.Store.Sources(ctx)
+	if err != nil {
+		return fmt.Errorf("read sources: %w", err)
+	}
+	names := make([]string, len(rows))
+	for i := range rows {
+		if names[i] = rows[i].Source; names[i] == name {
+			return nil
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return unknown("source", name, names)
 }
 
 func unknown(what, name string, names []string) error {

@@ -88,7 +88,6 @@ func TestViewsListEvents(t *testing.T) {
 		"by type":    {api.EventsRequest{Types: []string{"order.paid"}}, []int64{2, 1}},
 		"by key":     {api.EventsRequest{Key: "2"}, []int64{2}},
 		"by tenant":  {api.EventsRequest{Tenant: "acme", Limit: 1}, []int64{3}},
-		"other":      {api.EventsRequest{Source: "other"}, nil},
 		"since then": {api.EventsRequest{After: time.UnixMicro(events[1].Time)}, []int64{3, 2}},
 	} {
 		res, err := v.Events(t.Context(), &c.req)
@@ -113,6 +112,9 @@ func TestViewsListEvents(t *testing.T) {
 		if _, err := v.Events(t.Context(), &req); !errors.Is(err, api.ErrInvalid) {
 			t.Errorf("%+v: %v", req, err)
 		}
+	}
+	if _, err := v.Events(t.Context(), &api.EventsRequest{Source: "other"}); err == nil || !strings.Contains(err.Error(), `there is no source "other"; there is shop`) {
+		t.Errorf("a source that does not exist: %v", err)
 	}
 }
 

@@ -20,6 +20,25 @@ type Status struct {
 	Sources   []SourceStatus   `json:"sources"`
 	Rules     []RuleStatus     `json:"rules"`
 	Endpoints []EndpointStatus `json:"endpoints"`
+	// Warnings are what makes no difference to readiness and is probably a
+	// mistake.
+	Warnings []Warning `json:"warnings,omitempty"`
+}
+
+// The kinds of a warning.
+const (
+	// WarnNeverMatched is a rule that has never made an event, since the store
+	// was made.
+	WarnNeverMatched = "never_matched"
+	// WarnUnwanted is a rule whose events no endpoint wants.
+	WarnUnwanted = "unwanted"
+)
+
+// Warning is about a rule.
+type Warning struct {
+	Kind string `json:"kind"`
+	Rule string `json:"rule"`
+	Text string `json:"text"` // for a person
 }
 
 // LogStatus is the durable log.
@@ -115,8 +134,11 @@ type RuleStatus struct {
 	Seen    int64  `json:"seen"`
 	Matched int64  `json:"matched"`
 	Failed  int64  `json:"failed"`
-	// LastMatch is absent when the rule never matched.
+	// LastMatch is absent when the rule has not matched since the daemon began.
 	LastMatch time.Time `json:"last_match,omitzero"`
+	// LastFailure and LastError are of the last change the rule failed on.
+	LastFailure time.Time `json:"last_failure,omitzero"`
+	LastError   string    `json:"last_error,omitempty"`
 }
 
 // The statuses of an endpoint.

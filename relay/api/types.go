@@ -65,7 +65,9 @@ type EventDetail struct {
 
 // FailuresRequest asks for changes on which a rule failed, newest first.
 type FailuresRequest struct {
-	Limit int `json:"limit,omitempty"` // 0 is 50, at most 1000
+	// ID, when it is not 0, asks for that one alone.
+	ID    int64 `json:"id,omitempty"`
+	Limit int   `json:"limit,omitempty"` // 0 is 50, at most 1000
 }
 
 // Failures is a list of failures.
@@ -84,7 +86,8 @@ type Failure struct {
 	Table  string    `json:"table,omitempty"`
 	LSN    string    `json:"lsn,omitempty"`
 	XID    uint32    `json:"xid,omitempty"`
-	// Change is the change itself, enough to judge it again.
+	// Change is the change itself, enough to judge it again; its diagnosis says
+	// what the rule failed on.
 	Change json.RawMessage `json:"change,omitempty"`
 }
 

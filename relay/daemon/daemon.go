@@ -66,6 +66,9 @@ type Daemon struct {
 	size   int64
 	full   string // why the log takes nothing, or ""
 	owners map[string]string
+	// matched are the names of the rules that have matched since the store was
+	// made, as far as the store knows.
+	matched []string
 }
 
 // walStream and notifyStream name the streams of a source.
@@ -83,7 +86,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	so.Dir, so.Logger = set.DataDir, o.Logger
 	store, err := sqlitestore.Open(ctx, so)
 	if err != nil {
-		return nil, fmt.Errorf("open the store in %s: %w", set.DataDir, err)
+		return nil, err
 	}
 	d := &Daemon{
 		Views: &admin.Views{Store: store, Version: o.Version, DataDir: set.DataDir, Log: set.Retention},
@@ -95,6 +98,9 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 			d.close()
 		}
 	}()
+	if err := d.readMatched(ctx); err != nil {
+		return nil, err
+	}
 	var streams []string
 	for i := range o.Config.Sources {
 		s, err := newSource(ctx, d, &o.Config.Sources[i])
@@ -281,6 +287,7 @@ func (d *Daemon) keepHouse(ctx context.Context) error {
 			return nil
 		}
 		d.refresh(ctx)
+		d.noteMatched(ctx)
 		limits := d.o.Config.Settings.Retention
 		over := limits.MaxBytes > 0 && d.size > limits.MaxBytes/10*9
 		if n%trimEvery != 0 && !over && d.full == "" {

@@ -16,7 +16,7 @@ import (
 func (d *Daemon) Status(context.Context, *api.StatusRequest) (*api.Status, error) {
 	set := d.o.Config.Settings
 	d.mu.Lock()
-	counts, size, full := d.counts, d.size, d.full
+	counts, size, full, matched := d.counts, d.size, d.full, d.matched
 	d.mu.Unlock()
 	st := &api.Status{
 		Version: d.o.Version, Running: true, PID: os.Getpid(), Started: d.started.UTC(), Now: time.Now().UTC(), DataDir: set.DataDir,
@@ -42,6 +42,7 @@ func (d *Daemon) Status(context.Context, *api.StatusRequest) (*api.Status, error
 			st.Rules = append(st.Rules, admin.LiveRule(r, s.rules.Stats(i)))
 		}
 	}
+	st.Warnings = warnings(st.Rules, matched, d.o.Config.Sinks)
 	if p := d.dispatcher.Problem(); p != "" {
 		st.Log.Error = p
 	}

@@ -32,7 +32,7 @@ func lockFolder(dir string, now time.Time) (*os.File, error) {
 		if who == "" {
 			who = "a process that has not said who it is"
 		}
-		return nil, fmt.Errorf("%w: %s is held by %s", relay.ErrStoreLocked, dir, who)
+		return nil, fmt.Errorf("%w: it is held by %s", relay.ErrStoreLocked, who)
 	}
 	if err == nil {
 		err = writeHolder(f, now)
