@@ -66,7 +66,7 @@ event "order.shipped" {
   data = {
     id  = new.id
     net = new.total - new.tax
-    who = hmacsha256("pepper", tostring(new.tax))
+    who = hmacsha256("pepper", new.doc.nothing)
   }
 }
 sink "stdout" "out" { events = ["**"] }
