@@ -15,6 +15,8 @@ type Known struct {
 	Catalog *relay.Catalog
 	// Tables are the names of all tables, for suggestions. It may be nil.
 	Tables []relay.TableName
+	// Saved is the file the catalogue was read from, "" when it is live.
+	Saved string
 }
 
 // Check holds the rules against the catalogues of their sources, by the
@@ -41,6 +43,10 @@ func Check(cfg *Config, known map[string]Known) hcl.Diagnostics {
 		var judged []hcl.Diagnostics // by table
 		for _, ref := range r.tables {
 			t := k.Catalog.Table(ref.name)
+			if t == nil && k.Saved != "" {
+				p.errorf(ref.at, "Table not in the saved catalogue", "%s has no table %s of the source %s.%s If the table is there, save the catalogue again: rowhook check --database --save-catalog %s", k.Saved, ref.name, r.Source, tableHint(ref.name, tablesOf(k.Catalog)), k.Saved)
+				continue
+			}
 			if t == nil {
 				p.errorf(ref.at, "Unknown table", "The database of source %s has no table %s, or its user may not see it.%s", r.Source, ref.name, tableHint(ref.name, k.Tables))
 				continue
@@ -72,6 +78,14 @@ func Hazards(diags hcl.Diagnostics) (certain, hazards hcl.Diagnostics) {
 		}
 	}
 	return certain, hazards
+}
+
+func tablesOf(c *relay.Catalog) []relay.TableName {
+	var names []relay.TableName
+	for _, t := range c.Tables {
+		names = append(names, t.Table())
+	}
+	return names
 }
 
 // tableHint suggests a table for one that does not exist. Another case or

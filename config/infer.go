@@ -32,7 +32,7 @@ func (e *ruleExprs) infer(t *relay.Table) inferred {
 			c.notNull(e.when.node, k, here, "The condition")
 		}
 		c.decide(e.when.node, k)
-		here = c.assume(here, e.when.node, true, true)
+		here = c.assume(here, e.when.node, true, evaluated)
 	}
 	if e.forEach != nil {
 		c.outer = e.forEach.rng
@@ -327,7 +327,7 @@ func (c *checker) inner(n node, e *env) contract.Type {
 		return c.binary(n, e)
 	case conditionalNode:
 		c.need(n.cond, e, isBool, "The condition before ?")
-		return contract.Union(c.typeOf(n.yes, c.assume(e, n.cond, true, true)), c.typeOf(n.no, c.assume(e, n.cond, false, true)))
+		return contract.Union(c.typeOf(n.yes, c.assume(e, n.cond, true, evaluated)), c.typeOf(n.no, c.assume(e, n.cond, false, evaluated)))
 	case callNode:
 		return c.call(n, e)
 	case pathNode:
@@ -450,7 +450,7 @@ func (c *checker) forType(n forNode, e *env) contract.Type {
 	}
 	if n.cond != nil {
 		c.need(n.cond, e, isBool, "The condition after if")
-		e = c.assume(e, n.cond, true, true)
+		e = c.assume(e, n.cond, true, evaluated)
 	}
 	val := c.typeOf(n.val, e)
 	c.decide(n.val, val)

@@ -46,11 +46,15 @@ func (c *checker) chain(n binaryNode, e *env) {
 		operands = append(operands, x)
 	}
 	add(n)
+	beside := besideAnd
+	if n.op == opOr {
+		beside = besideOr
+	}
 	for i, x := range operands {
 		here := e
 		for j, other := range operands {
 			if j != i && len(operands) <= maxChain {
-				here = c.assume(here, other, n.op == opAnd, false)
+				here = c.assume(here, other, n.op == opAnd, beside)
 			}
 		}
 		c.need(x, here, isBool, n.op.String())
@@ -75,8 +79,11 @@ func (c *checker) equality(n binaryNode, e *env) {
 		c.alwaysNull(n, l, r, e)
 	case lk&rk == 0:
 		cure := " Make both the same with tonumber() or tostring()."
-		if (lk|rk)&^isScalar != 0 {
+		switch both := lk | rk; {
+		case both&^isScalar != 0:
 			cure = ""
+		case both == isBool|isString:
+			cure = " A bool is written true or false, without quotes."
 		}
 		c.report(n, sumMixed, "%s is %s and %s is %s: the comparison can never hold.%s", describe(n.l), lk, describe(n.r), rk, cure)
 	case !contract.Overlap(l, r):
@@ -170,7 +177,11 @@ func (c *checker) order(n binaryNode, e *env) {
 		if isLiteral(x) {
 			col, typ = y, r
 		}
-		c.constant(n, hcl.DiagError, always, "%s is %s.", describe(col), typ.Only(isNumber))
+		severity := hcl.DiagError
+		if always {
+			severity = hcl.DiagWarning
+		}
+		c.constant(n, severity, always, "%s is %s.", describe(col), typ.Only(isNumber))
 	}
 }
 

@@ -88,32 +88,43 @@ func keyOf(n node) string {
 	return ""
 }
 
-// assume returns what is known where a condition is want. sure says that it
-// was evaluated without an error; otherwise an error is possible too, as it is
-// for the other operands of && and ||, which look at all before they give up.
-func (c *checker) assume(e *env, n node, want, sure bool) *env {
+// assumption says how a condition is known.
+type assumption uint8
+
+const (
+	// evaluated: without an error.
+	evaluated assumption = iota
+	// besideAnd and besideOr are other operands of && and ||, which look at all
+	// before they give up: an error is possible too. Beside ||, what the others say
+	// of values is left alone: an operand that adds nothing to them is no mistake.
+	besideAnd
+	besideOr
+)
+
+// assume returns what is known where a condition is want.
+func (c *checker) assume(e *env, n node, want bool, how assumption) *env {
 	switch n := n.(type) {
 	case notNode:
-		return c.assume(e, n.x, !want, sure)
+		return c.assume(e, n.x, !want, how)
 	case binaryNode:
 		switch n.op {
 		case opAnd, opOr:
 			if want == (n.op == opAnd) {
-				return c.assume(c.assume(e, n.l, want, sure), n.r, want, sure)
+				return c.assume(c.assume(e, n.l, want, how), n.r, want, how)
 			}
-			return e.join(c.assume(e, n.l, want, sure), c.assume(e, n.r, want, sure))
+			return e.join(c.assume(e, n.l, want, how), c.assume(e, n.r, want, how))
 		case opEqual, opNotEqual:
-			return c.assumeEqual(e, n, want == (n.op == opEqual))
+			return c.assumeEqual(e, n, want == (n.op == opEqual), how)
 		default:
-			if sure {
+			if how == evaluated {
 				return c.assumeNotNull(c.assumeNotNull(e, n.l), n.r)
 			}
 		}
 	case callNode:
-		if want && n.fn.name == "contains" {
+		if want && n.fn.name == "contains" && how != besideOr {
 			e = c.assumeListed(e, n)
 		}
-		if sure && !n.fn.lazy {
+		if how == evaluated && !n.fn.lazy {
 			for i, a := range n.args {
 				if n.fn.param(i).kinds&isNull == 0 {
 					e = c.assumeNotNull(e, a)
@@ -121,7 +132,7 @@ func (c *checker) assume(e *env, n node, want, sure bool) *env {
 			}
 		}
 	case columnNode, pathNode, varNode:
-		if sure {
+		if how == evaluated {
 			return c.assumeNotNull(e, n)
 		}
 	}
@@ -137,7 +148,7 @@ func (c *checker) assumeNotNull(e *env, n node) *env {
 	return e
 }
 
-func (c *checker) assumeEqual(e *env, n binaryNode, equal bool) *env {
+func (c *checker) assumeEqual(e *env, n binaryNode, equal bool, how assumption) *env {
 	l, r := n.l, n.r
 	if _, ok := l.(litNode); ok {
 		l, r = r, l
@@ -165,7 +176,12 @@ func (c *checker) assumeEqual(e *env, n binaryNode, equal bool) *env {
 		return e.withOps(e.ops & op)
 	}
 	key, t := keyOf(l), c.quiet(l, e)
-	if key == "" {
+	switch {
+	case key == "":
+		return e
+	case how == besideOr && equal:
+		return c.assumeNotNull(e, l)
+	case how == besideOr:
 		return e
 	}
 	is := literalType(lit.v)

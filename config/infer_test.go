@@ -24,22 +24,23 @@ var shopTable = func() *relay.Table {
 	t := &relay.Table{Relation: relay.Relation{OID: 2, Schema: "public", Name: "shop", Identity: relay.IdentityDefault, PrimaryKey: []int{0}, Types: types}, Kind: 'r', Persistence: 'p'}
 	for _, c := range []struct {
 		name    string
+		typ     string
 		oid     uint32
 		mod     int32
 		storage byte
 		dims    int
 	}{
-		{"id", 20, -1, 'p', 0}, {"status", 20000, -1, 'p', 0}, {"color", 20001, -1, 'p', 0}, {"small", 21, -1, 'p', 0}, {"paid", 16, -1, 'p', 0}, {"uid", 2950, -1, 'p', 0},
-		{"day", 1082, -1, 'p', 0}, {"at", 1184, -1, 'p', 0}, {"local_at", 1114, -1, 'p', 0}, {"name", 25, -1, 'x', 0}, {"code", 1042, 7, 'x', 0}, {"nick", 1043, 104, 'x', 0},
-		{"price", 1700, 5<<16 | 2 + 4, 'm', 0}, {"ratio", 701, -1, 'p', 0}, {"doc", 3802, -1, 'x', 0}, {"tags", 1009, -1, 'x', 1}, {"grid", 1022, -1, 'x', 2}, {"home", 20002, -1, 'x', 0},
-		{"states", 20004, -1, 'x', 1}, {"mname", 25, -1, 'x', 0}, {"mtotal", 23, -1, 'p', 0}, {"mpaid", 16, -1, 'p', 0}, {"mstatus", 20000, -1, 'p', 0}, {"cents", 20003, -1, 'p', 0}, {"sum", 23, -1, 'p', 0},
+		{"id", "bigint", 20, -1, 'p', 0}, {"status", "public.status", 20000, -1, 'p', 0}, {"color", "public.color", 20001, -1, 'p', 0}, {"small", "smallint", 21, -1, 'p', 0}, {"paid", "boolean", 16, -1, 'p', 0}, {"uid", "uuid", 2950, -1, 'p', 0},
+		{"day", "date", 1082, -1, 'p', 0}, {"at", "timestamp with time zone", 1184, -1, 'p', 0}, {"local_at", "timestamp without time zone", 1114, -1, 'p', 0}, {"name", "text", 25, -1, 'x', 0}, {"code", "character(3)", 1042, 7, 'x', 0}, {"nick", "character varying(100)", 1043, 104, 'x', 0},
+		{"price", "numeric(5,2)", 1700, 5<<16 | 2 + 4, 'm', 0}, {"ratio", "double precision", 701, -1, 'p', 0}, {"doc", "jsonb", 3802, -1, 'x', 0}, {"tags", "text[]", 1009, -1, 'x', 1}, {"grid", "double precision[]", 1022, -1, 'x', 2}, {"home", "public.address", 20002, -1, 'x', 0},
+		{"states", "public.status[]", 20004, -1, 'x', 1}, {"mname", "text", 25, -1, 'x', 0}, {"mtotal", "integer", 23, -1, 'p', 0}, {"mpaid", "boolean", 16, -1, 'p', 0}, {"mstatus", "public.status", 20000, -1, 'p', 0}, {"cents", "public.cents", 20003, -1, 'p', 0}, {"sum", "integer", 23, -1, 'p', 0},
 	} {
 		t.Columns = append(t.Columns, relay.Column{Name: c.name, TypeOID: c.oid, TypeMod: c.mod, Identity: c.name == "id"})
 		t.NotNull = append(t.NotNull, c.name[0] != 'm' && c.name != "cents")
 		t.Generated = append(t.Generated, 0)
 		t.Storage = append(t.Storage, c.storage)
 		t.Dims = append(t.Dims, c.dims)
-		t.TypeNames = append(t.TypeNames, "")
+		t.TypeNames = append(t.TypeNames, c.typ)
 	}
 	t.Generated[len(t.Generated)-1] = 's'
 	return t

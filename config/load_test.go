@@ -109,25 +109,36 @@ func TestLoad_ReportsEveryMistake(t *testing.T) {
 			if len(want) == 0 {
 				t.Error("the file expects nothing")
 			}
-			for _, d := range diags {
-				i := slices.IndexFunc(want, func(x expectation) bool { return x.matches(d) })
-				if i < 0 {
-					var b bytes.Buffer
-					_ = files.Write(&b, hcl.Diagnostics{d}, 0, false)
-					t.Errorf("not expected: %s", b.String())
-					continue
-				}
-				kinds[want[i].summary+want[i].fragment] = true
-				want = slices.Delete(want, i, i+1)
-			}
-			for _, x := range want {
-				t.Errorf("missing: %s", x)
+			for k := range compareExpectations(t, want, files, diags) {
+				kinds[k] = true
 			}
 		})
 	}
 	if len(kinds) < 100 {
 		t.Errorf("the bad files show %d different mistakes, want at least 100", len(kinds))
 	}
+}
+
+// compareExpectations holds diagnostics against what a file expects, and returns
+// the kinds of mistakes it found.
+func compareExpectations(t *testing.T, want []expectation, files *Files, diags hcl.Diagnostics) map[string]bool {
+	t.Helper()
+	kinds := map[string]bool{}
+	for _, d := range diags {
+		i := slices.IndexFunc(want, func(x expectation) bool { return x.matches(d) })
+		if i < 0 {
+			var b bytes.Buffer
+			_ = files.Write(&b, hcl.Diagnostics{d}, 0, false)
+			t.Errorf("not expected: %s", b.String())
+			continue
+		}
+		kinds[want[i].summary+want[i].fragment] = true
+		want = slices.Delete(want, i, i+1)
+	}
+	for _, x := range want {
+		t.Errorf("missing: %s", x)
+	}
+	return kinds
 }
 
 // TestFiles_NeverPrintsSecrets prints every diagnostic of the bad files with

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"github.com/rowhook/rowhook/relay"
 )
 
@@ -23,6 +25,8 @@ var rowhookBlock = &Block{
 				"The default is rowhook-data beside the configuration: in the folder of the first file, or in the folder that was given. What is in this folder exists nowhere else: put it on a disk that survives the machine."},
 		{Name: "listen", Type: TypeString, Default: `"127.0.0.1:8090"`,
 			Doc: "Host and port of the API, dashboard, health and metrics. An empty host, as in \":8090\", is every interface of the machine; port 0 is any free port."},
+		{Name: "catalog", Type: TypeString,
+			Doc: "A catalogue that rowhook check --save-catalog wrote, to stand beside the rules under version control. check, test and types then know the columns without a server, and the daemon says when the live catalogue has drifted from it in a way that touches a rule. A relative path starts at the folder of the file it stands in."},
 		{Name: "shutdown_grace", Type: TypeDuration, Default: `"20s"`, Max: 3600,
 			Doc: "How long a stop waits for attempts under way. Those still open then are cut, do not count as failed, and are made again after the next start. Keep it below the grace period of what stops rowhook (30s in Kubernetes)."},
 	},
@@ -52,6 +56,8 @@ type Settings struct {
 	ShutdownGrace time.Duration
 	Retention     relay.RetentionLimits
 	OnFull        OnFull
+	// Catalog is the path of the saved catalogue, or "".
+	Catalog string
 }
 
 // OnFull is what happens when undelivered events fill the log.
@@ -79,10 +85,10 @@ func (e *evaluator) settings(b *body, base string) Settings {
 		e.errorf(b.where("language"), "Unknown language version", "This rowhook reads language = %d. A newer one may read %d.", LanguageVersion, s.Language)
 	}
 	if dir := get[settingText](b, "data_dir"); dir.s != "" {
-		s.DataDir = dir.s
-		if !filepath.IsAbs(dir.s) {
-			s.DataDir = filepath.Join(filepath.Dir(b.where("data_dir").Filename), dir.s)
-		}
+		s.DataDir = beside(b.where("data_dir"), dir.s)
+	}
+	if file := get[settingText](b, "catalog"); file.s != "" {
+		s.Catalog = beside(b.where("catalog"), file.s)
 	}
 	if l := get[settingText](b, "listen"); !l.unknown {
 		host, port, err := net.SplitHostPort(l.s)
@@ -96,4 +102,12 @@ func (e *evaluator) settings(b *body, base string) Settings {
 		}
 	}
 	return s
+}
+
+// beside returns a path that starts at the folder of the file it stands in.
+func beside(at hcl.Range, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(at.Filename), path)
 }

@@ -1,12 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"golang.org/x/term"
 	"io"
 	"os"
-
-	"golang.org/x/term"
+	"strings"
 
 	"github.com/rowhook/rowhook/cdc"
 	"github.com/rowhook/rowhook/config"
@@ -85,13 +86,17 @@ func (p *program) runDaemon(ctx context.Context, o *runOptions) error {
 }
 
 func (p *program) checkConfig(ctx context.Context, o *checkOptions) error {
-	cfg, files, diags := config.Load(o.config, config.Options{Getenv: p.lookupEnv, WithoutSecrets: o.withoutSecrets})
-	if o.database && cfg != nil {
-		known, err := p.catalogs(ctx, cfg)
+	// Who names another database need not have the daemon's secrets.
+	cfg, files, diags := config.Load(o.config, config.Options{Getenv: p.lookupEnv, WithoutSecrets: o.withoutSecrets || len(o.urls) > 0})
+	if len(o.urls) > 0 && !diags.HasErrors() {
+		diags = nil
+	}
+	if cfg != nil {
+		more, err := p.checkCatalog(ctx, cfg, o)
 		if err != nil {
 			return err
 		}
-		diags = append(diags, config.Check(cfg, known)...)
+		diags = append(diags, more...)
 	}
 	var err error
 	if o.json {
@@ -112,13 +117,54 @@ func (p *program) checkConfig(ctx context.Context, o *checkOptions) error {
 	return nil
 }
 
-// catalogs reads what the databases know of the tables that rules name.
-func (p *program) catalogs(ctx context.Context, cfg *config.Config) (map[string]config.Known, error) {
+// checkCatalog holds the rules against the databases, or against a saved
+// catalogue where there is one, and saves what the databases say.
+func (p *program) checkCatalog(ctx context.Context, cfg *config.Config, o *checkOptions) (config.Diagnostics, error) {
+	file := cmp.Or(o.catalog, cfg.Settings.Catalog)
+	var saved map[string]*relay.Catalog
+	var known map[string]config.Known
+	var err error
+	if file != "" && o.save == "" {
+		if known, saved, err = config.LoadCatalog(file, cfg); err != nil {
+			return nil, usageErrorf("%w", err)
+		}
+	}
+	if !o.database {
+		return config.Check(cfg, known), nil
+	}
+	if known, err = p.catalogs(ctx, cfg, o.urls); err != nil {
+		return nil, err
+	}
+	diags := config.Check(cfg, known)
+	if saved != nil {
+		diags = append(diags, config.Drift(cfg, saved, known)...)
+	}
+	if o.save == "" {
+		return diags, nil
+	}
+	catalogs := map[string]*relay.Catalog{}
+	for name, k := range known {
+		catalogs[name] = k.Catalog
+	}
+	return diags, os.WriteFile(o.save, config.WriteCatalog(catalogs), 0o644)
+}
+
+// catalogs reads what the databases know of the tables that rules name: those
+// of the configuration, or those that urls name.
+func (p *program) catalogs(ctx context.Context, cfg *config.Config, urls []string) (map[string]config.Known, error) {
+	others, err := namedURLs(cfg, urls)
+	if err != nil {
+		return nil, err
+	}
 	known := map[string]config.Known{}
 	for i := range cfg.Sources {
 		src := &cfg.Sources[i]
-		if src.URL.IsZero() {
-			continue // a check without secrets
+		url := src.URL
+		if len(urls) > 0 {
+			url = others[src.Name]
+		}
+		if url.IsZero() {
+			continue // a check without secrets, or of another source
 		}
 		var tables []relay.TableName
 		for _, r := range cfg.Rules {
@@ -126,14 +172,37 @@ func (p *program) catalogs(ctx context.Context, cfg *config.Config) (map[string]
 				tables = append(tables, r.Tables...)
 			}
 		}
-		if _, err := cdc.Inspect(ctx, src.URL, src.Slot, src.Publication); err != nil {
-			return nil, fmt.Errorf("check source %s: %w", src.Name, err)
+		if len(urls) == 0 {
+			if _, err := cdc.Inspect(ctx, url, src.Slot, src.Publication); err != nil {
+				return nil, fmt.Errorf("check source %s: %w", src.Name, err)
+			}
 		}
-		catalog, all, err := cdc.ReadCatalog(ctx, src.URL, tables)
+		catalog, all, err := cdc.ReadCatalog(ctx, url, tables)
 		if err != nil {
 			return nil, fmt.Errorf("check source %s: %w", src.Name, err)
 		}
 		known[src.Name] = config.Known{Catalog: catalog, Tables: all}
 	}
 	return known, nil
+}
+
+// namedURLs reads URL, of the only source, or SOURCE=URL.
+func namedURLs(cfg *config.Config, urls []string) (map[string]relay.Secret, error) {
+	named := map[string]relay.Secret{}
+	for _, u := range urls {
+		name, rest, ok := strings.Cut(u, "=")
+		switch {
+		case ok && cfg.Source(name) != nil:
+			u = rest
+		case len(cfg.Sources) == 1:
+			name = cfg.Sources[0].Name
+		default:
+			return nil, usageErrorf("there are several sources: name one of them, as in %s=postgres://...", cfg.Sources[0].Name)
+		}
+		if _, twice := named[name]; twice {
+			return nil, usageErrorf("the source %s has two URLs", name)
+		}
+		named[name] = relay.NewSecret(u)
+	}
+	return named, nil
 }

@@ -122,3 +122,41 @@ func TestReceiveEndsWithItsTimeout(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 }
+
+// A saved catalogue stands for the server, named by a flag or by the
+// configuration.
+func TestCheckAgainstASavedCatalogue(t *testing.T) {
+	const catalog = `{"rowhook_catalog": 1, "language": 1, "sources": {"shop": {"tables": {"public.orders": {"kind": "r", "persistence": "p", "replica_identity": "d",
+	  "primary_key": ["id"], "columns": [{"name": "id", "type": "bigint", "ref": 20, "not_null": true, "identity": true, "storage": "p"}]}}}}}`
+	file := writeConfig(t, goodConfig)
+	saved := filepath.Join(filepath.Dir(file), "catalog.json")
+	if err := os.WriteFile(saved, []byte(catalog), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if stdout, stderr, code := runWith(t, nil, "check", "-c", file, "--without-secrets", "--catalog", saved); code != exitOK {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	wrong := strings.Replace(strings.Replace(goodConfig, "new.id", "new.di", 1), `data_dir = "data"`, `catalog = "catalog.json"`, 1)
+	if err := os.WriteFile(file, []byte(wrong), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := runWith(t, nil, "check", "-c", file, "--without-secrets"); code != exitUsage || !strings.Contains(stderr, "Did you mean id?") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if err := os.Remove(saved); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := runWith(t, nil, "check", "-c", file, "--without-secrets"); code != exitUsage || !strings.Contains(stderr, "make it with rowhook check --database --save-catalog") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
+func TestCheckOfAnotherDatabaseNamesTheSource(t *testing.T) {
+	file := writeConfig(t, strings.Replace(goodConfig+"source \"postgres\" \"stock\" {\n  url = env(\"STOCK_URL\")\n}\n", `table = "public.orders"`, "source = source.shop\n  table = \"public.orders\"", 1))
+	if _, stderr, code := runWith(t, nil, "check", "-c", file, "--database", "postgres://app:hunter2@127.0.0.1:1/copy"); code != exitUsage || !strings.Contains(stderr, "shop=postgres://...") || strings.Contains(stderr, "hunter2") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if _, stderr, code := runWith(t, nil, "check", "-c", file, "--database", "shop=postgres://app:hunter2@127.0.0.1:1/copy"); code != exitFailure || !strings.Contains(stderr, "check source shop") || strings.Contains(stderr, "hunter2") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}

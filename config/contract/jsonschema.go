@@ -360,3 +360,6 @@ func formatOf(s schema) Format {
 	}
 	return ""
 }
+
+// Signature returns a text that is the same for the same types.
+func Signature(t Type) string { return string(indent(schemaOf(t))) }

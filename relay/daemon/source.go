@@ -39,7 +39,9 @@ type source struct {
 	stats relay.IngestStats
 	// notifications has its own counters.
 	notifyStats relay.IngestStats
-	hazards     string // what a session said of its rules, to say it once
+	// hazards and drift are what the last session said of its rules and of its
+	// catalogue, to say it once.
+	hazards, drift string
 	// notifyGaps counts the times in which nothing listened, notifyGapMicros sums
 	// their lengths.
 	notifyGaps, notifyGapMicros atomic.Int64
@@ -451,6 +453,7 @@ func (s *source) checkRules(ctx context.Context) error {
 		return err
 	}
 	known := map[string]config.Known{s.cfg.Name: {Catalog: catalog, Tables: all}}
+	s.checkDrift(known)
 	certain, hazards := config.Hazards(config.Check(s.d.o.Config, known))
 	s.warnOnce(&s.hazards, hazards.Error(), len(hazards) > 0, "a rule fails on some rows: see rowhook check --database")
 	if len(certain) == 0 {
@@ -468,6 +471,25 @@ func (s *source) checkRules(ctx context.Context) error {
 		Source: s.cfg.Name, Known: known, Detail: strings.Join(text, "\n"),
 		First: st == nil || st.Phase != relay.PhaseStreaming,
 	}
+}
+
+// checkDrift says where the live catalogue differs from the saved one in what a
+// rule depends on.
+func (s *source) checkDrift(known map[string]config.Known) {
+	file := s.d.o.Config.Settings.Catalog
+	if file == "" {
+		return
+	}
+	_, saved, err := config.LoadCatalog(file, s.d.o.Config)
+	if err != nil {
+		s.warnOnce(&s.drift, err.Error(), true, "the saved catalogue is of no use")
+		return
+	}
+	var text []string
+	for _, d := range config.Drift(s.d.o.Config, saved, known) {
+		text = append(text, d.Detail)
+	}
+	s.warnOnce(&s.drift, strings.Join(text, "\n"), len(text) > 0, "the catalogue has drifted from the saved one")
 }
 
 // warnOnce logs a problem when it is another one than at the last session.

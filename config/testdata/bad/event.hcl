@@ -187,3 +187,26 @@ event "notified.halt" {
   on_error = "halt" # ERROR: Argument does not apply | A notification that is not taken is lost
   data     = payload
 }
+
+event "no.old_row" {
+  table = "public.q"
+  on    = ["insert"]
+  when  = old.status == "paid" # ERROR: Comparison can never hold | There is no old row in what the rule is about (insert)
+  data  = old # ERROR: Row that is never there | every column would be null. Use new.
+}
+
+event "no.new_row" {
+  table = "public.q"
+  on    = ["delete"]
+  when  = new.total > 5 # ERROR: Null where a value is needed | There is no new row
+  data = {
+    id = new.id # WARNING: Row that is never there | this is always null. Use old.
+  }
+}
+
+event "other.operation" {
+  table = "public.q"
+  on    = ["insert", "update"]
+  when  = op == "delete" # ERROR: Comparison can never hold | one of "insert", "update"
+  data  = new
+}
