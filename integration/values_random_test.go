@@ -165,7 +165,9 @@ func (g *valueMaker) scalar() randomType {
 	integer := func(bits int) func() string {
 		return func() string { return fmt.Sprintf("'%d'", int64(g.Uint64())>>(64-bits)>>g.IntN(bits)) }
 	}
-	seconds := func() string { return strconv.FormatFloat((g.Float64()-0.4)*float64(int64(1)<<g.IntN(38)), 'f', 6, 64) }
+	seconds := func(most int) string {
+		return strconv.FormatFloat((g.Float64()-0.4)*float64(int64(1)<<g.IntN(most)), 'f', 6, 64)
+	}
 	switch g.IntN(18) {
 	case 0:
 		return randomType{name: "bool", value: func() string { return strconv.FormatBool(g.IntN(2) == 0) }}
@@ -188,12 +190,12 @@ func (g *valueMaker) scalar() randomType {
 	case 10:
 		return randomType{name: "date", value: func() string { return fmt.Sprintf("date '2000-01-01' + %d", g.IntN(1<<g.IntN(21))-500000) }}
 	case 11:
-		return randomType{name: "timestamp", value: func() string { return "timestamp '2000-01-01' + interval '" + seconds() + " s'" }}
+		return randomType{name: "timestamp", value: func() string { return "timestamp '2000-01-01' + interval '1 s' * " + seconds(38) }}
 	case 12:
-		return randomType{name: "timestamptz", value: func() string { return "timestamptz '2000-01-01 00:00+00' + interval '" + seconds() + " s'" }}
+		return randomType{name: "timestamptz", value: func() string { return "timestamptz '2000-01-01 00:00+00' + interval '1 s' * " + seconds(38) }}
 	case 13:
 		return randomType{name: "interval", value: func() string {
-			return fmt.Sprintf("'%d mons %d days %s s'", g.IntN(100)-50, g.IntN(100)-50, seconds())
+			return fmt.Sprintf("'%d mons %d days %s s'", g.IntN(100)-50, g.IntN(100)-50, seconds(31))
 		}}
 	case 14:
 		return randomType{name: "jsonb", value: quoted(func() string { return g.document(3) })}
