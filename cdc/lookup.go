@@ -82,6 +82,13 @@ func (l *lookups) types(oids []uint32) (types map[uint32]relay.Type, err error) 
 	return types, err
 }
 
+func (l *lookups) partitionOf(oid, root uint32) (is bool, err error) {
+	err = l.do(func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors($1) WHERE relid = $2)", oid, root).Scan(&is)
+	})
+	return is, err
+}
+
 // toUTF8 converts a text from the database's encoding. What is no text in that
 // encoding (the content of a message may be anything) stays as it is.
 func (l *lookups) toUTF8(content []byte) (text []byte, err error) {

@@ -22,6 +22,9 @@ type publishable struct {
 	// columns are all columns in the table's order, key those of the primary key,
 	// generated those that are computed.
 	columns, key, generated []string
+	// identity is what changes of a partitioned table are sent with, whose parts
+	// have to have the same.
+	identity []string
 	// parts are the tables that hold the rows: the table itself, or its partitions.
 	parts []part
 }
@@ -55,7 +58,11 @@ const publishableSQL = `SELECT want.s, want.t, c.oid IS NOT NULL, coalesce(c.rel
   ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
   ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])
     WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum),
-  ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '' ORDER BY a.attnum)
+  ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '' ORDER BY a.attnum),
+  ARRAY(SELECT a.attname::text FROM pg_attribute a
+    LEFT JOIN pg_index i ON i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      AND (c.relreplident = 'f' OR a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])) ORDER BY a.attnum)
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS want(s, t, n)
 LEFT JOIN pg_namespace ns ON ns.nspname = want.s
 LEFT JOIN pg_class c ON c.relnamespace = ns.oid AND c.relname = want.t
@@ -90,7 +97,7 @@ func readPublishable(ctx context.Context, conn *pgx.Conn, tables []relay.TableCo
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publishable, err error) {
 		var kind, persistence string
-		err = row.Scan(&p.Schema, &p.Name, &p.exists, &kind, &persistence, &p.owner, &p.owned, &p.canCreate, &p.columns, &p.key, &p.generated)
+		err = row.Scan(&p.Schema, &p.Name, &p.exists, &kind, &persistence, &p.owner, &p.owned, &p.canCreate, &p.columns, &p.key, &p.generated, &p.identity)
 		if err == nil {
 			p.kind, p.persistence = kind[0], persistence[0]
 		}
@@ -202,6 +209,16 @@ func (p *part) preflight(t *publishable, lists bool) error {
 				"ALTER TABLE " + quoteTable(p.TableName) + " REPLICA IDENTITY USING INDEX a_unique_index_on_not_null_columns;",
 			},
 		}
+	case t.kind == 'p' && !p.sends(t.identity):
+		identity := "DEFAULT"
+		if len(t.identity) == len(t.columns) {
+			identity = "FULL"
+		}
+		return &SetupError{
+			Summary: p.of(t) + " does not have the replica identity of its root: the server would send what it lacks of an old row as null",
+			Detail:  "a replica identity is a table's own; partitions do not inherit it, neither now nor when they are made",
+			SQL:     []string{"ALTER TABLE " + quoteTable(p.TableName) + " REPLICA IDENTITY " + identity + ";"},
+		}
 	case p.unsent && (!lists || t.list(true) == nil):
 		return &SetupError{
 			Summary: "the replica identity of " + p.of(t) + " has a generated column, which is not published: the application's own updates and deletes would fail",
@@ -210,6 +227,11 @@ func (p *part) preflight(t *publishable, lists bool) error {
 		}
 	}
 	return nil
+}
+
+// sends reports whether the identity of the part has the columns.
+func (p *part) sends(columns []string) bool {
+	return p.identity == relay.IdentityFull || !slices.ContainsFunc(columns, func(c string) bool { return !slices.Contains(p.columns, c) })
 }
 
 func kindName(kind byte) string {

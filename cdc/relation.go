@@ -23,18 +23,28 @@ type relations struct {
 	// loadTypes returns those of the types, and of what they consist of, that
 	// exist.
 	loadTypes func(oids []uint32) (map[uint32]relay.Type, error)
+	// partitionOf reports whether a table is a partition of another, at any depth.
+	partitionOf func(oid, root uint32) (bool, error)
 	// idle is called now and then, so that what the lookups hold may go.
 	idle func(now time.Time)
 
 	byOID map[uint32]*relay.Relation
 	last  *relay.Relation
 	types map[uint32]relay.Type
+
+	// root is the Relation message that has just come, nil after anything else. A
+	// partition whose changes are sent as its root's is announced right after it.
+	root *relationMessage
+	// lacking are, by root, the partitions that do not send all of the root's
+	// replica identity, and what they send of it.
+	lacking map[uint32]map[uint32][]string
 }
 
 func newRelations(primaryKey func(uint32) ([]string, error), loadTypes func([]uint32) (map[uint32]relay.Type, error)) *relations {
 	return &relations{
 		primaryKey: primaryKey, loadTypes: loadTypes,
 		byOID: make(map[uint32]*relay.Relation), types: make(map[uint32]relay.Type),
+		lacking: make(map[uint32]map[uint32][]string),
 	}
 }
 
@@ -68,7 +78,67 @@ func (r *relations) forgetType(oid uint32) { delete(r.types, oid) }
 // put takes a Relation message. A relation that did not change keeps its
 // pointer, so that what was derived from it stays good.
 func (r *relations) put(m *relationMessage) error {
+	root := r.root
+	message := *m
+	message.columns = slices.Clone(m.columns)
+	r.root = &message
+	if err := r.keep(m); err != nil || root == nil || root.oid == m.oid {
+		return err
+	}
+	return r.putPart(root, m)
+}
+
+// putPart takes the Relation message of what may be a partition of root. The
+// server writes an old row as the root's replica identity says, from what the
+// partition's own has put into the WAL: what is not in there comes as null. So
+// the root's rows are read with the identity that all its partitions have.
+func (r *relations) putPart(root, m *relationMessage) error {
+	sent := identityOf(m)
+	lacks := slices.ContainsFunc(identityOf(root), func(name string) bool { return !slices.Contains(sent, name) })
+	_, lacked := r.lacking[root.oid][m.oid]
+	if lacks && !lacked {
+		var err error
+		if lacks, err = r.partitionOf(m.oid, root.oid); err != nil {
+			return fmt.Errorf("look up partitions of %s.%s: %w", root.schema, root.name, err)
+		}
+	}
+	switch {
+	case lacks && r.lacking[root.oid] == nil:
+		r.lacking[root.oid] = map[uint32][]string{m.oid: sent}
+	case lacks:
+		r.lacking[root.oid][m.oid] = sent
+	case lacked:
+		delete(r.lacking[root.oid], m.oid)
+	default:
+		return nil
+	}
+	return r.keep(root)
+}
+
+// identityOf returns the columns of the replica identity.
+func identityOf(m *relationMessage) (names []string) {
+	for i := range m.columns {
+		if m.columns[i].Identity {
+			names = append(names, m.columns[i].Name)
+		}
+	}
+	return names
+}
+
+// narrow leaves in a root's replica identity what all its partitions send.
+func (r *relations) narrow(m *relationMessage) {
+	for _, sent := range r.lacking[m.oid] {
+		m.identity = relay.IdentityIndex
+		for i := range m.columns {
+			m.columns[i].Identity = m.columns[i].Identity && slices.Contains(sent, m.columns[i].Name)
+		}
+	}
+}
+
+// keep makes a relation of a Relation message, unless it has it already.
+func (r *relations) keep(m *relationMessage) error {
 	old := r.byOID[m.oid]
+	r.narrow(m)
 	types, err := r.typesOf(m.columns)
 	if err != nil {
 		return fmt.Errorf("look up types of %s.%s: %w", m.schema, m.name, err)
@@ -196,13 +266,12 @@ func complete(rel *relay.Relation, kind byte, old, next relay.Row) (relay.Row, e
 		return nil, columnsError(kind, rel, len(old))
 	}
 	switch kind {
-	case 'K':
+	case 'K', 'O':
 		for i := range old {
-			if !rel.Columns[i].Identity {
+			if !rel.Columns[i].Identity { // of an 'O' tuple: see putPart
 				old[i] = relay.Value{}
 			}
 		}
-	case 'O':
 	case 0:
 		if rel.Identity == relay.IdentityFull {
 			return nil, &DecodeError{Kind: 'U', Msg: fmt.Sprintf("no old tuple though %s has replica identity full", rel.Table())}

@@ -204,3 +204,48 @@ func TestContext_MergesObjectsAndIsBounded(t *testing.T) {
 		t.Error("context of the transaction before")
 	}
 }
+
+// The server writes a partition's old row as the root's identity says, with
+// nulls for what the partition's own identity left out of the WAL.
+func TestRelations_ARootIsReadWithTheIdentityOfItsPartitions(t *testing.T) {
+	asked := 0
+	r := newRelations(func(uint32) ([]string, error) { return []string{"id"}, nil }, noTypes)
+	r.partitionOf = func(oid, root uint32) (bool, error) {
+		asked++
+		return root == 1 && oid != 9, nil
+	}
+	flags := func(msg ...wire) string {
+		for _, m := range msg {
+			r.mustPut(t, m)
+		}
+		rel := r.byOID[1]
+		s := string(rel.Identity)
+		for _, c := range rel.Columns {
+			if c.Identity {
+				s += " " + c.Name
+			}
+		}
+		return s
+	}
+	root, narrow, wide := relation(1, 'f', "*id", "*a", "*b"), relation(2, 'd', "*id", "a", "b"), relation(2, 'f', "*b", "*a", "*id")
+	for _, step := range []struct {
+		what, want string
+		msgs       []wire
+	}{
+		{"a partition with all of it", "f id a b", []wire{root, wide}},
+		{"another table", "f id a b", []wire{root, relation(9, 'd', "*id")}},
+		{"a partition with less", "i id", []wire{root, narrow}},
+		{"the root announced again for another partition", "i id", []wire{root, relation(3, 'f', "*id", "*a", "*b")}},
+		{"two with less", "i", []wire{root, relation(4, 'i', "id", "*a", "b")}},
+		{"one of them mended", "i a", []wire{root, wide}},
+		{"both mended", "f id a b", []wire{root, relation(4, 'f', "*id", "*a", "*b")}},
+	} {
+		r.root = nil
+		if got := flags(step.msgs...); got != step.want {
+			t.Errorf("%s: %s, want %s", step.what, got, step.want)
+		}
+	}
+	if asked != 3 {
+		t.Errorf("asked %d times whether a table is a partition", asked)
+	}
+}

@@ -364,6 +364,9 @@ func (s *session) walData(lsn relay.LSN, msg []byte) error {
 	}
 	s.acks.saw(lsn)
 	d := &s.decoder
+	if kind != 'R' && kind != 'Y' { // a type of the partition may come in between
+		s.relations.root = nil
+	}
 	switch kind {
 	case 'I', 'U', 'D':
 		return s.row(kind, lsn)

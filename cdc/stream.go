@@ -117,7 +117,7 @@ func (s *Stream) Run(ctx context.Context, start relay.LSN, h Handler) error {
 	session.acks = newAcks(confirmed, start)
 	session.interval, session.silence = interval.ping, interval.silence
 	session.relations = newRelations(look.primaryKey, look.types)
-	session.relations.idle = look.idle
+	session.relations.partitionOf, session.relations.idle = look.partitionOf, look.idle
 	if encoding := conn.ParameterStatus("server_encoding"); encoding != "UTF8" && encoding != "SQL_ASCII" {
 		session.toUTF8 = look.toUTF8
 	}

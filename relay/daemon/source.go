@@ -507,18 +507,21 @@ func (s *source) warnOnce(last *string, problem string, is bool, msg string) {
 func (s *source) publish(ctx context.Context, sv *cdc.ServerState) error {
 	tables, ops := s.rules.Tables()
 	if !s.cfg.Manage {
-		return s.checkPublication(sv, tables)
+		return s.checkPublication(ctx, sv, tables)
 	}
 	want := cdc.Want{Tables: s.rules.Columns(), Ops: ops, Least: s.cfg.Columns == config.ColumnsRules}
 	done, err := cdc.EnsurePublication(ctx, s.cfg.URL, s.cfg.Publication, want)
 	for _, sql := range done {
 		s.log.Info("publication changed", "sql", sql)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return cdc.CheckPublished(ctx, s.cfg.URL, s.cfg.Publication, tables)
 }
 
 // checkPublication says what a publication that a person manages lacks.
-func (s *source) checkPublication(sv *cdc.ServerState, tables []relay.TableName) error {
+func (s *source) checkPublication(ctx context.Context, sv *cdc.ServerState, tables []relay.TableName) error {
 	p := sv.Publication
 	if p == nil {
 		return &cdc.SetupError{
@@ -532,16 +535,7 @@ func (s *source) checkPublication(sv *cdc.ServerState, tables []relay.TableName)
 			SQL:     []string{cdc.CreateSlotSQL(s.cfg.Slot)},
 		}
 	}
-	have := map[relay.TableName]bool{}
-	for _, t := range p.Tables {
-		have[t.TableName] = true
-	}
-	for _, t := range tables {
-		if !p.AllTables && !have[t] {
-			s.log.Warn("the publication does not have a table that rules name", "publication", s.cfg.Publication, "table", t.String())
-		}
-	}
-	return nil
+	return cdc.CheckPublished(ctx, s.cfg.URL, s.cfg.Publication, tables)
 }
 
 // createSlot makes the slot of a plan and stores where it begins.
