@@ -48,6 +48,9 @@ type session struct {
 	handler  Handler
 	log      *slog.Logger
 	acks     acks
+	// seam is the transaction that has to come before anything else counts; zero
+	// when it has.
+	seam Seam
 	// interval is the longest time between two statuses, each of which asks for a
 	// reply. After silence without a byte the connection is taken for dead.
 	interval, silence time.Duration
@@ -335,10 +338,16 @@ func (s *session) copyData(data []byte) error {
 // before it is durable, unless a transaction is open: then it is that
 // transaction's own.
 func (s *session) keepalive(lsn relay.LSN, reply bool) error {
-	if !s.tx.open {
+	switch {
+	case s.tx.open:
+	case s.seam.LSN == 0:
 		s.acks.sawEnd(lsn)
 		if err := s.handler.Idle(lsn); err != nil {
 			return byHandler(err)
+		}
+	default:
+		if err := s.beyondSeam(lsn); err != nil {
+			return err
 		}
 	}
 	if !reply {
@@ -374,6 +383,9 @@ func (s *session) walData(lsn relay.LSN, msg []byte) error {
 		if s.tx.open {
 			return &DecodeError{Kind: kind, Msg: "begin within a transaction"}
 		}
+		if err := s.meet(Seam{d.begin.final, d.begin.time}); err != nil {
+			return err
+		}
 		s.tx.begin(d.begin.xid, d.begin.final, d.begin.time)
 		return byHandler(s.handler.Begin(&s.tx.Tx))
 	case 'C':
@@ -394,6 +406,27 @@ func (s *session) walData(lsn relay.LSN, msg []byte) error {
 	}
 	return nil // 'O', an origin, says nothing about the change
 }
+
+// meet compares the first transaction that comes with the one that has to.
+func (s *session) meet(tx Seam) error {
+	if s.seam.LSN != 0 && s.seam != tx {
+		return fmt.Errorf("%w: it has no transaction that committed at %s, %s; the next one is at %s, %s", ErrOtherHistory,
+			s.seam.LSN, atMicros(s.seam.Time), tx.LSN, atMicros(tx.Time))
+	}
+	s.seam = Seam{}
+	return nil
+}
+
+// beyondSeam is an error when the server has passed the transaction that has
+// not come.
+func (s *session) beyondSeam(lsn relay.LSN) error {
+	if s.seam.LSN != 0 && lsn > s.seam.LSN {
+		return fmt.Errorf("%w: it has no transaction that committed at %s, %s", ErrOtherHistory, s.seam.LSN, atMicros(s.seam.Time))
+	}
+	return nil
+}
+
+func atMicros(t int64) string { return time.UnixMicro(t).UTC().Format(time.RFC3339Nano) }
 
 func (s *session) row(kind byte, lsn relay.LSN) error {
 	if !s.tx.open {
@@ -469,6 +502,9 @@ func (s *session) message() error {
 		c.Ordinal = s.tx.ordinals.next(relay.Message, m.lsn)
 	} else {
 		c.Time = time.Now().UnixMicro()
+		if err := s.beyondSeam(m.lsn); err != nil {
+			return err
+		}
 		if !s.tx.open {
 			s.acks.sawEnd(m.lsn)
 		}

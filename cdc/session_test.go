@@ -55,6 +55,7 @@ type statusSent struct {
 
 // handled is a Handler whose every answer the test decides.
 type handled struct {
+	seam    Seam // of the session
 	mu      sync.Mutex
 	calls   []string
 	durable relay.LSN
@@ -125,7 +126,7 @@ func play(t *testing.T, h *handled, f func(ctx context.Context, cancel func(), s
 		srv := &server{t: t, conn: theirs, end: make(chan error, 1)}
 		s := &session{
 			conn: ours, frontend: pgproto3.NewFrontend(ours, ours), handler: h,
-			log: slog.New(slog.NewTextHandler(&srv.log, nil)), acks: newAcks(0x100, 0x100),
+			log: slog.New(slog.NewTextHandler(&srv.log, nil)), acks: newAcks(0x100, 0x100), seam: h.seam,
 			interval: 10 * time.Second, silence: 30 * time.Second, relations: newRelations(noKey, noTypes),
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -441,6 +442,48 @@ func TestSession_LeavesAServerThatWaitsForIt(t *testing.T) {
 			t.Error("it left without a word")
 		}
 	})
+}
+
+// B6: nothing is confirmed, and nothing goes to the handler, before the last
+// transaction that is known has come again.
+func TestSession_TheLastTransactionHasToComeAgain(t *testing.T) {
+	last := Seam{LSN: 0x180, Time: 1000 + unixEpoch}
+	for name, test := range map[string]struct {
+		do    func(s *server)
+		other bool
+	}{
+		"it comes": {func(s *server) {
+			s.keepalive(0x100, 0) // where the slot is
+			s.wal(0x180, begin(1, 0x180))
+			s.wal(0x180, commit(0x180, 0x190))
+			s.keepalive(0x200, 0)
+		}, false},
+		"another comes":          {func(s *server) { s.wal(0x170, begin(1, 0x1a0)) }, true},
+		"one of another time":    {func(s *server) { s.wal(0x180, wire{'B'}.u64(0x180).u64(1001).u32(1)) }, true},
+		"the server is past it":  {func(s *server) { s.keepalive(0x200, 0) }, true},
+		"a message is past it":   {func(s *server) { s.wal(0x190, wire{'M', 0}.u64(0x190).text("p").bytes("")) }, true},
+		"a keepalive at the LSN": {func(s *server) { s.keepalive(0x180, 0); s.keepalive(0x181, 0) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &handled{seam: last}
+			play(t, h, func(_ context.Context, _ func(), s *server) {
+				test.do(s)
+				if !test.other {
+					s.expect(h, "begin 0/180", "commit 0/190", "idle 0/200")
+					return
+				}
+				if err := s.ended(); !errors.Is(err, ErrOtherHistory) || IsTemporary(err) {
+					t.Errorf("run: %v", err)
+				}
+				s.expect(h)
+				for _, st := range s.sent() {
+					if st.flush > 0x100 {
+						t.Errorf("confirmed %s of another history", st.flush)
+					}
+				}
+			})
+		})
+	}
 }
 
 // A19: what may come in the midst of the stream.

@@ -57,11 +57,24 @@ type Stream struct {
 	// inspects it anew. Zero is not checked.
 	SystemID uint64
 	Timeline uint32
+	// Last is the last transaction that is known, which ended before the start. If
+	// the slot still has it, it is asked for again, and nothing is read or confirmed
+	// unless it comes: a server whose files were put back to an earlier state, and
+	// that has gone on since, has other WAL at the same positions. Zero is not
+	// checked.
+	Last Seam
 	// MaxMessage bounds the bytes of one message, and with it of one row and of
 	// the read buffer. 0 is 256 MiB. A larger row ends the stream.
 	MaxMessage int
 	// Log is where the stream tells what it does; nil is nowhere.
 	Log *slog.Logger
+}
+
+// Seam identifies a transaction by its commit LSN and the time of its commit,
+// in microseconds since the Unix epoch.
+type Seam struct {
+	LSN  relay.LSN
+	Time int64
 }
 
 const (
@@ -108,13 +121,20 @@ func (s *Stream) Run(ctx context.Context, start relay.LSN, h Handler) error {
 	}
 	look := &lookups{ctx: ctx, url: s.URL}
 	defer look.close()
-	session, err := s.start(ctx, conn, start)
+	acks, from := newAcks(confirmed, start), start
+	seam := s.Last
+	if seam.LSN >= confirmed && seam.LSN < start && seam.LSN != 0 {
+		acks.seen, from = confirmed, seam.LSN
+	} else {
+		seam = Seam{}
+	}
+	session, err := s.start(ctx, conn, from)
 	if err != nil {
 		return ended(ctx, err)
 	}
 	defer session.conn.Close()
 	session.handler, session.log = h, log
-	session.acks = newAcks(confirmed, start)
+	session.acks, session.seam = acks, seam
 	session.interval, session.silence = interval.ping, interval.silence
 	session.relations = newRelations(look.primaryKey, look.types)
 	session.relations.partitionOf, session.relations.idle = look.partitionOf, look.idle
@@ -216,6 +236,8 @@ var (
 	// ErrStartBeyondServer: the server's log ends before the position: it is a
 	// copy of an earlier state, or another server.
 	ErrStartBeyondServer = errors.New("the position to start at is not in the server's log yet")
+	// ErrOtherHistory: the server does not have the last transaction that was read.
+	ErrOtherHistory = errors.New("the server's WAL is not the one that was read before")
 	// ErrNotPublished: the publication did not exist when a change was made. The
 	// server evaluates it as it was at each change, so one that was dropped, or made
 	// after the slot, cannot be read across: up to 17 the server refuses, since 18 it

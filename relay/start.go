@@ -168,7 +168,10 @@ type StartOptions struct {
 	// Adopt takes a slot that this store did not make, for sources whose slot a
 	// person manages.
 	Adopt bool
-	Now   time.Time
+	// OtherHistory says that the server turned out not to have what the store has
+	// read up to its checkpoint: see [OtherHistory].
+	OtherHistory bool
+	Now          time.Time
 }
 
 // PlanStart decides how a source starts, from what the store knows (nil when it
@@ -349,6 +352,18 @@ func NotPublished(st *SourceState, flush LSN) *StartRefusal {
 	}
 }
 
+// OtherHistory is the refusal of a source whose server has other WAL before the
+// checkpoint st than the one that was read. why says how that was seen.
+func OtherHistory(st *SourceState, why string) *StartRefusal {
+	s := starter{st: st, o: StartOptions{Source: st.Source}}
+	return &StartRefusal{
+		Reason: RefuseDiverged,
+		Detail: fmt.Sprintf("source %s: the WAL of the server is not the one that events were made of, up to %s, %s: it was put back to an earlier state and has gone on since (%s)",
+			st.Source, st.LSN, s.since(), why),
+		Remedy: "To go on where its slot is, start once with " + s.flag(ResetEarliest) + "; to begin with what comes now, with " + s.flag(ResetNow) + ".",
+	}
+}
+
 // diverged returns a refusal when the checkpoint lies on a history that the
 // server does not have.
 func (s *starter) diverged() error {
@@ -447,7 +462,7 @@ func (s *starter) reset(r *Reset) (*StartPlan, error) {
 	if s.known() {
 		broken = s.diverged()
 	}
-	healthy := s.known() && broken == nil && cf <= p
+	healthy := s.known() && broken == nil && !s.o.OtherHistory && cf <= p
 	if r.Word == ResetEarliest {
 		if healthy {
 			plan, err := s.resume()

@@ -257,3 +257,21 @@ func TestParseReset_RefusesWhatItDoesNotUnderstand(t *testing.T) {
 		}
 	}
 }
+
+// A server that was found to have another history is not healthy, whatever its
+// positions say: a reset goes by its slot, not by the log.
+func TestPlanStart_AnotherHistoryIsTakenOverWhereItsSlotIs(t *testing.T) {
+	r, err := relay.ParseReset("shop=earliest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for other, want := range map[bool]relay.LSN{false: 0x300, true: 0x200} {
+		plan, err := relay.PlanStart(storeAt(0x300), server(slotAt(0x200)), relay.StartOptions{Source: "shop", Slot: "s", Reset: &r, OtherHistory: other})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan.State.LSN != want || plan.Replay == other || (plan.Gap != nil) != other {
+			t.Errorf("other history %t: %+v", other, plan)
+		}
+	}
+}

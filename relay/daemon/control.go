@@ -195,7 +195,11 @@ func (s *source) tryReset(ctx context.Context, r *relay.Reset) error {
 	if err != nil {
 		return err
 	}
-	if _, err := relay.PlanStart(known, relayState(sv), s.startOptions(r)); err != nil {
+	o, err := s.startOptions(ctx, known, r)
+	if err != nil {
+		return err
+	}
+	if _, err := relay.PlanStart(known, relayState(sv), o); err != nil {
 		return api.Errorf(api.CodeConflict, "%v", err)
 	}
 	return nil

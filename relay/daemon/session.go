@@ -26,6 +26,9 @@ func (s *source) session(ctx context.Context) error {
 		Source: s.cfg.Name, URL: s.cfg.URL, Slot: s.cfg.Slot, Publication: s.cfg.Publication,
 		SystemID: start.SystemID, Timeline: start.Timeline, Log: s.d.log,
 	}
+	if stream.Last, err = s.lastTransaction(ctx, start); err != nil {
+		return stored(err)
+	}
 	h := &handler{Ingest: in, heard: &s.heard}
 	watch, unwatch := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer unwatch(nil)
@@ -57,7 +60,58 @@ func (s *source) session(ctx context.Context) error {
 		stop() // the checkpoint is final
 		return s.notPublished(ctx, in.State())
 	}
+	if errors.Is(err, cdc.ErrOtherHistory) {
+		return s.otherHistory(ctx, in.State(), err)
+	}
 	return err
+}
+
+// lastTransaction returns the transaction of the last event in the log, when
+// the source's present history made it.
+func (s *source) lastTransaction(ctx context.Context, st *relay.SourceState) (last cdc.Seam, err error) {
+	stream, err := s.d.store.Stream(ctx, walStream(s.cfg.Name))
+	if err != nil || stream.Head == 0 {
+		return last, err
+	}
+	blocks, err := s.d.store.Blocks(ctx, walStream(s.cfg.Name), stream.Head-1, 1)
+	if err != nil {
+		return last, err
+	}
+	for _, b := range blocks {
+		r := b.Reader()
+		for e := (relay.Event{}); r.Next(&e); {
+			last = cdc.Seam{}
+			if e.Generation == st.Generation && relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Truncate).Has(e.Op) {
+				last = cdc.Seam{LSN: relay.LSN(e.Place), Time: e.Time}
+			}
+		}
+	}
+	return last, nil
+}
+
+// otherKey is the setting that says in which generation the server turned out
+// to have another history, for the reset that accepts it.
+func otherKey(source string) string { return "history.other." + source }
+
+func (s *source) otherHistory(ctx context.Context, st *relay.SourceState, why error) error {
+	if err := s.d.store.PutSetting(ctx, otherKey(s.cfg.Name), fmt.Sprint(st.Generation)); err != nil {
+		return stored(err)
+	}
+	return relay.OtherHistory(st, why.Error())
+}
+
+// inOtherHistory reports whether that was found out in the present generation.
+// Only a reset is judged by it: a start without one forgets it, and finds out
+// anew.
+func (s *source) inOtherHistory(ctx context.Context, known *relay.SourceState, reset bool) (bool, error) {
+	at, _, err := s.d.store.Setting(ctx, otherKey(s.cfg.Name))
+	if err != nil || at == "" || known == nil {
+		return false, err
+	}
+	if !reset {
+		return false, s.d.store.PutSetting(ctx, otherKey(s.cfg.Name), "")
+	}
+	return at == fmt.Sprint(known.Generation), nil
 }
 
 // notPublished says what is missing since the publication was.

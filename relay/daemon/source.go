@@ -353,7 +353,11 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	if known != nil && known.Slot != "" && known.Slot != s.cfg.Slot && known.Phase == relay.PhaseStreaming && sv.Slot == nil {
 		s.log.Warn("the configuration names another slot than the store was made with", "slot", s.cfg.Slot, "before", known.Slot)
 	}
-	plan, err := relay.PlanStart(known, relayState(sv), s.startOptions(reset))
+	o, err := s.startOptions(ctx, known, reset)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := relay.PlanStart(known, relayState(sv), o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -412,12 +416,14 @@ func (s *source) inspect(ctx context.Context) (*cdc.ServerState, error) {
 	return sv, err
 }
 
-// startOptions are what PlanStart has to know of the configuration.
-func (s *source) startOptions(reset *relay.Reset) relay.StartOptions {
+// startOptions are what PlanStart has to know of the configuration, and of what
+// was found out about the server.
+func (s *source) startOptions(ctx context.Context, known *relay.SourceState, reset *relay.Reset) (relay.StartOptions, error) {
+	other, err := s.inOtherHistory(ctx, known, reset != nil)
 	return relay.StartOptions{
-		Source: s.cfg.Name, Slot: s.cfg.Slot, Publication: s.cfg.Publication, Reset: reset,
+		Source: s.cfg.Name, Slot: s.cfg.Slot, Publication: s.cfg.Publication, Reset: reset, OtherHistory: other,
 		AcceptAddress: slices.Contains(s.d.o.AcceptAddress, s.cfg.Name), Adopt: !s.cfg.Manage, Now: time.Now(),
-	}
+	}, stored(err)
 }
 
 // open makes the ingest of a session.
