@@ -44,6 +44,8 @@ type IngestConfig struct {
 	// column that a rule reads then stops the source, to be judged later, where it
 	// otherwise (the column was dropped or renamed) becomes a dead letter.
 	Listed bool
+	// Recent, when not nil, remembers the row changes that rules are about.
+	Recent *Recent
 	// Stats counts; nil is counters of its own.
 	Stats *IngestStats
 	// Waiting are rule sets that follow Rules at their places; see AwaitRules.
@@ -365,7 +367,11 @@ func (in *Ingest) lacking(c *Change) error {
 func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 	in.stats.Changes.Add(1)
 	var stop error
-	for _, b := range in.programs.of(c) {
+	programs := in.programs.of(c)
+	if in.cfg.Recent != nil && len(programs) > 0 && c.Relation != nil && c.Tx != nil && c.Op != Read {
+		in.cfg.Recent.Add(c)
+	}
+	for _, b := range programs {
 		rule := in.cfg.Rules.rules[b.rule]
 		stats := in.cfg.Rules.stats[b.rule]
 		if c.Relation != nil && !rule.Ops.Has(c.Op) {

@@ -25,6 +25,20 @@ func defaultKeys(c *Change, key, old []byte) ([]byte, []byte) {
 	return key, old
 }
 
+// HasRowKey reports whether the row has the primary key that is written as text:
+// the value of the one column, or those of several joined by commas, or what
+// follows the table in the default key of an event.
+func HasRowKey(rel *Relation, row Row, text string) bool {
+	if row == nil || len(rel.PrimaryKey) == 0 || !keyKnown(rel, row) {
+		return false
+	}
+	joined := ""
+	for n, i := range rel.PrimaryKey {
+		joined += ","[:min(n, 1)] + string(row[i].Text)
+	}
+	return joined == text || string(appendRowKey(nil, rel, row)) == rel.Table().String()+"/"+text
+}
+
 func keyKnown(rel *Relation, row Row) bool {
 	for _, i := range rel.PrimaryKey {
 		if row[i].State != Known {

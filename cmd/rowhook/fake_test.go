@@ -225,3 +225,42 @@ func (f *fake) Backup(_ context.Context, req *api.BackupRequest) (*api.BackupRes
 	f.note("backup", req)
 	return &api.BackupResponse{Path: req.Path, Bytes: 1234567}, nil
 }
+
+func (f *fake) Explain(_ context.Context, req *api.ExplainRequest) (*api.Explanation, error) {
+	f.note("explain", req)
+	if req.Table != "orders" && req.Table != "public.orders" {
+		return nil, api.Errorf(api.CodeNotFound, "no rule is about table %s; there are rules about public.orders", req.Table)
+	}
+	value := func(name, v string) api.NamedValue { return api.NamedValue{Name: name, Value: json.RawMessage(v)} }
+	res := &api.Explanation{Table: "public.orders", Key: req.Key}
+	row := api.ExplainedRow{
+		Source: "shop", Next: 17, Remembered: noon.Add(-time.Hour), Forgotten: true,
+		Rules: []api.RuleSubject{{Rule: "order.paid", Type: "order.paid", On: []string{"update"}}, {Rule: "order.created", Type: "order.created@2", On: []string{"insert"}}},
+		Changes: []api.ExplainedChange{{
+			N: 3, Time: noon.Add(-time.Minute), LSN: "0/16B3748", XID: 99, Op: "update", Changed: []string{"status", "total"}, Cut: []string{"note"},
+			Rules: []api.ExplainedRule{
+				{Rule: "order.paid", Outcome: api.RuleNotMatched, When: &api.Clause{Text: `new.status == "paid" && !changed.total`, Outcome: "false", Operator: "&&", Parts: []api.Clause{
+					{Text: `new.status == "paid"`, Outcome: "true", Values: []api.NamedValue{value("new.status", `"paid"`)}},
+					{Text: `!changed.total`, Outcome: "false", Operator: "!", Parts: []api.Clause{{Text: "changed.total", Outcome: "true", Values: []api.NamedValue{value("changed.total", "true")}}}},
+				}}},
+				{Rule: "order.created", Outcome: api.RuleNotAbout},
+			},
+		}},
+		Events:   []api.MadeEvent{{ID: eventOne, Type: "order.paid", Logged: true, Deliveries: []api.Delivery{delivered().Delivery, retrying().Delivery}}, {ID: eventTwo, Type: "order.paid", Logged: true, Unwanted: "no endpoint wants it: billing wants invoice.**"}},
+		Failures: []api.Failure{{ID: 4, Rule: "order.paid", At: noon.Add(-2 * time.Minute), Error: "when: new.total is null"}},
+	}
+	switch {
+	case req.From > 0:
+		row = api.ExplainedRow{Source: "shop", Next: 18, Remembered: noon, Rules: row.Rules, Changes: []api.ExplainedChange{{
+			N: 17, Time: noon, LSN: "0/16B3800", XID: 100, Op: "insert", Rules: []api.ExplainedRule{
+				{Rule: "order.created", Outcome: api.RuleMatched, Events: []api.MadeEvent{{ID: eventTwo, Type: "order.created@2", Logged: true, Deliveries: []api.Delivery{{Endpoint: "crm", State: "pending"}}}}},
+				{Rule: "order.paid", Outcome: api.RuleFailed, Error: "when: new.total is null\nguard it", When: &api.Clause{Text: "new.total > 5", Outcome: "error", Error: "new.total is null", Values: []api.NamedValue{value("new.total", "null"), {Name: "old.total", Unknown: "not sent"}}}},
+			}}}}
+	case req.Key == "9":
+		row.Now = &api.ExplainedChange{Op: "update", Rules: row.Changes[0].Rules[:1]}
+		row.Changes, row.Events, row.Failures, row.Forgotten = nil, nil, nil, false
+		row.Notes = []string{"the database cannot be asked: refused\nstart it"}
+	}
+	res.Rows = []api.ExplainedRow{row}
+	return res, nil
+}

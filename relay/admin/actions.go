@@ -35,6 +35,7 @@ type Reads interface {
 	Delivery(context.Context, *api.DeliveryRequest) (*api.DeliveryDetails, error)
 	Endpoints(context.Context, *api.EndpointsRequest) (*api.Endpoints, error)
 	Checkpoints(context.Context, *api.CheckpointsRequest) (*api.Checkpoints, error)
+	Explain(context.Context, *api.ExplainRequest) (*api.Explanation, error)
 }
 
 // Changes are the calls that change something. Each is logged.
@@ -62,6 +63,7 @@ func (s *Server) routeCalls(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/deliveries/show", read(s, a.Delivery))
 	mux.HandleFunc("POST /v1/endpoints/list", read(s, a.Endpoints))
 	mux.HandleFunc("POST /v1/checkpoints/list", read(s, a.Checkpoints))
+	mux.HandleFunc("POST /v1/explain", read(s, a.Explain))
 	mux.HandleFunc("POST /v1/events/retry-failures", change(s, "retry failed changes", a.RetryFailures))
 	mux.HandleFunc("POST /v1/deliveries/retry", change(s, "retry deliveries", a.Retry))
 	mux.HandleFunc("POST /v1/endpoints/remove", change(s, "remove endpoint", a.RemoveEndpoint))

@@ -166,11 +166,7 @@ func (v *Views) Failures(ctx context.Context, req *api.FailuresRequest) (*api.Fa
 	}
 	res := &api.Failures{Failures: make([]api.Failure, len(rows))}
 	for i := range rows {
-		f := &rows[i]
-		res.Failures[i] = api.Failure{
-			ID: f.ID, Rule: f.Rule, At: fromMicros(f.At), Error: f.Err, Stream: f.Stream, Seq: f.Seq,
-			Table: f.Table, LSN: lsn(f.LSN), XID: f.XID, Change: raw(f.Change),
-		}
+		res.Failures[i] = Failure(&rows[i])
 	}
 	return res, nil
 }
@@ -414,6 +410,14 @@ func Endpoint(r *relay.EndpointRow) api.Endpoint {
 		res.Events = strings.Split(r.Versions[n-1].Patterns, ",")
 	}
 	return res
+}
+
+// Failure returns the wire form of a failure.
+func Failure(f *relay.Failure) api.Failure {
+	return api.Failure{
+		ID: f.ID, Rule: f.Rule, At: fromMicros(f.At), Error: f.Err, Stream: f.Stream, Seq: f.Seq,
+		Table: f.Table, LSN: lsn(f.LSN), XID: f.XID, Change: raw(f.Change),
+	}
 }
 
 // Gap returns the wire form of a gap.

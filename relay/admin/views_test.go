@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -221,4 +222,8 @@ func TestValuesReachTheCallerAsTheyWereMade(t *testing.T) {
 type reader struct {
 	*admin.Views
 	admin.Changes
+}
+
+func (reader) Explain(context.Context, *api.ExplainRequest) (*api.Explanation, error) {
+	return &api.Explanation{}, nil
 }

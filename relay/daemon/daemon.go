@@ -284,6 +284,7 @@ func (d *Daemon) keepHouse(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			d.noteMatched(context.WithoutCancel(ctx))
 			return nil
 		}
 		d.refresh(ctx)

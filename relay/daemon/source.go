@@ -35,8 +35,10 @@ type source struct {
 	d     *Daemon
 	cfg   *config.Source
 	rules *relay.RuleSet
-	log   *slog.Logger
-	stats relay.IngestStats
+	// recent are the last changes, for who asks why no event came.
+	recent relay.Recent
+	log    *slog.Logger
+	stats  relay.IngestStats
 	// notifications has its own counters.
 	notifyStats relay.IngestStats
 	// hazards and drift are what the last session said of its rules and of its
@@ -432,7 +434,7 @@ func (s *source) open(ctx context.Context, state *relay.SourceState) (*relay.Ing
 	ic := relay.IngestConfig{
 		Stream: stream, Source: s.cfg.Name, SystemID: state.SystemID, Rules: s.rules,
 		Log: s.d.store, Feed: s.d.feed, Logger: s.d.log, MaxFailures: s.cfg.MaxRuleFailures, Stats: &s.stats,
-		Listed: s.cfg.Columns == config.ColumnsRules,
+		Listed: s.cfg.Columns == config.ColumnsRules, Recent: &s.recent,
 	}
 	if s.cfg.Confirm == config.ConfirmDelivered {
 		ic.Settled = func() int64 { return s.d.dispatcher.Settled(stream) }
