@@ -469,9 +469,22 @@ func TestReset_ByCommand(t *testing.T) {
 		if bad := s.command("checkpoint", "reset", "shop", back.String()+"..now"); bad.Code != 1 || !strings.Contains(bad.Stderr, "not "+back.String()+" as the reset expects") {
 			t.Errorf("with another checkpoint in force: exit code %d, %s", bad.Code, bad.Stderr)
 		}
+		// One that waits is shown and can be taken back.
+		s.must("checkpoint", "reset", "shop", "now")
+		if got := s.checkpoint().Pending; got != "shop=now" {
+			t.Errorf("the reset that waits is shown as %q", got)
+		}
+		contains(t, "checkpoint show", s.must("checkpoint", "show"), "the reset shop=now is applied when the source starts")
+		contains(t, "the cancelling", s.must("checkpoint", "reset", "shop", "--cancel"), "the reset shop=now is not applied")
+		if bad := s.command("checkpoint", "reset", "shop", "--cancel"); bad.Code != 1 || !strings.Contains(bad.Stderr, "no reset of source shop waits") {
+			t.Errorf("cancelled twice: exit code %d, %s", bad.Code, bad.Stderr)
+		}
 		contains(t, "the reset", s.must("checkpoint", "reset", "shop", back.String()), "when the daemon starts")
 		s.d.StartReady()
 		s.expect(2)
+		if src := s.checkpoint(); src.Pending != "" || src.Generation != 1 {
+			t.Errorf("afterwards: %+v", src)
+		}
 		s.d.Term()
 		s.d.StartReady()
 		s.put(3)

@@ -122,7 +122,9 @@ func (b *crashBed) walsender() (pid int) {
 
 // The store has no more room. The daemon says so, reads and sends no more, confirms nothing, keeps
 // its connection alive past the server's patience, and goes on by itself when there is room again.
-func TestStore_FullStorePausesAndRecovers(t *testing.T) {
+func TestStore_FullStorePausesAndRecovers(t *testing.T) { fullStore(t) }
+
+func fullStore(t *testing.T) {
 	const patience = 2 * time.Second // of the server
 	b := newCrashBed(t, storeSchema, storeRules, harness.DaemonOptions{Wrap: throughPipe}, map[string]string{"wal_sender_timeout": "2s"})
 	b.daemon.StartReady()

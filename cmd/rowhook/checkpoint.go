@@ -71,6 +71,9 @@ func (p *program) printCheckpoints(list []api.Checkpoint) error {
 		tab.row("slot", c.Slot)
 		tab.row("publication", c.Publication)
 		tab.row("phase", c.Phase)
+		if c.Pending != "" {
+			tab.row("pending", "the reset "+c.Pending+" is applied when the source starts; --cancel takes it back")
+		}
 		if h := c.Partial; h != nil {
 			tab.row("half-stored", fmt.Sprintf("transaction %d at %s: %d changes, %d events", h.XID, h.LSN, h.Changes, h.Events))
 		}
@@ -94,7 +97,7 @@ func orUnknown(s string) string {
 
 func (p *program) checkpointResetCommand() *cobra.Command {
 	var t target
-	var asJSON bool
+	var asJSON, cancel bool
 	cmd := &cobra.Command{
 		Use:   "reset SOURCE [FROM..]POSITION",
 		Short: "Move the checkpoint of a source forward, or deliver from an earlier one again",
@@ -105,20 +108,30 @@ is recorded. Backward, the checkpoint stays, since PostgreSQL has forgotten what
 was confirmed: the events of the log after that position are delivered again as
 they were made.
 
-FROM is the checkpoint that must be in force; with another one nothing happens.`,
+FROM is the checkpoint that must be in force; with another one nothing happens.
+
+While the daemon does not run, a reset waits for its start; --cancel takes it
+back, and so it does with one that a source cannot apply yet.`,
 		Example: `  rowhook checkpoint reset shop now
   rowhook checkpoint reset shop 0/16B3748
-  rowhook checkpoint reset shop 0/16B3748..0/1A00000`,
+  rowhook checkpoint reset shop 0/16B3748..0/1A00000
+  rowhook checkpoint reset shop --cancel`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 && strings.Contains(args[0], "=") {
+			switch {
+			case cancel:
+				return exactArgs("SOURCE")(cmd, args)
+			case len(args) == 1 && strings.Contains(args[0], "="):
 				return nil // as the flag of run has it
 			}
 			return exactArgs("SOURCE", "POSITION")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := parseReset(strings.Join(args, "="))
-			if err != nil {
-				return usageError(err)
+			r := &api.ResetRequest{Source: args[0], Cancel: true}
+			if !cancel {
+				var err error
+				if r, err = parseReset(strings.Join(args, "=")); err != nil {
+					return usageError(err)
+				}
 			}
 			return p.action(cmd, &t, func(ctx context.Context, b backend) error {
 				res, err := b.ResetCheckpoint(ctx, r)
@@ -135,6 +148,7 @@ FROM is the checkpoint that must be in force; with another one nothing happens.`
 	}
 	t.flags(cmd)
 	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&cancel, "cancel", false, "take back a reset that is not applied yet")
 	return cmd
 }
 

@@ -202,7 +202,7 @@ func (f *fake) Checkpoints(_ context.Context, req *api.CheckpointsRequest) (*api
 	f.note("checkpoints", req)
 	return &api.Checkpoints{Checkpoints: []api.Checkpoint{{
 		Source: "shop", LSN: "0/16B3748", Generation: 2, Timeline: 1, SystemID: "7490000000000000001", Address: "127.0.0.1:5432", Database: "shop",
-		Slot: "rowhook_shop", Publication: "rowhook_shop", Phase: "streaming", Updated: noon.Add(-2 * time.Second),
+		Slot: "rowhook_shop", Publication: "rowhook_shop", Phase: "streaming", Updated: noon.Add(-2 * time.Second), Pending: "shop=0/1A00000",
 		Partial: &api.Partial{LSN: "0/1700000", XID: 99, Changes: 1000, Events: 20},
 		Gaps:    []api.Gap{{Generation: 2, At: noon.Add(-time.Hour), To: "0/16A0000", Reason: "reset to now"}},
 	}}}, nil
@@ -210,6 +210,9 @@ func (f *fake) Checkpoints(_ context.Context, req *api.CheckpointsRequest) (*api
 
 func (f *fake) ResetCheckpoint(_ context.Context, req *api.ResetRequest) (*api.ResetResponse, error) {
 	f.note("reset", req)
+	if req.Cancel {
+		return &api.ResetResponse{Source: req.Source, Note: "the reset shop=0/1A00000 is not applied"}, nil
+	}
 	if req.From == "0/1" {
 		return nil, api.Errorf(api.CodeConflict, "the checkpoint of shop is 0/16B3748, not 0/1; nothing was done")
 	}

@@ -30,6 +30,9 @@ type Views struct {
 	Version string
 	DataDir string
 	Log     relay.RetentionLimits
+	// Pending returns the reset that waits to be applied to a source, or "". Nil is
+	// none.
+	Pending func(ctx context.Context, source string) (string, error)
 }
 
 const (
@@ -304,6 +307,11 @@ func (v *Views) Checkpoints(ctx context.Context, req *api.CheckpointsRequest) (*
 			continue
 		}
 		c := checkpoint(&states[i])
+		if v.Pending != nil {
+			if c.Pending, err = v.Pending(ctx, c.Source); err != nil {
+				return nil, fmt.Errorf("read pending reset of %s: %w", c.Source, err)
+			}
+		}
 		gaps, err := v.Store.Gaps(ctx, states[i].Source)
 		if err != nil {
 			return nil, fmt.Errorf("read gaps of %s: %w", states[i].Source, err)

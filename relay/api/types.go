@@ -248,6 +248,9 @@ type Checkpoint struct {
 	Publication string    `json:"publication"`
 	Phase       string    `json:"phase"` // creating, or streaming
 	Updated     time.Time `json:"updated,omitzero"`
+	// Pending is a reset that was asked for and is not applied yet: the daemon
+	// does not run, or the source does not reach its database. SOURCE=POSITION.
+	Pending string `json:"pending,omitempty"`
 	// Partial is a transaction of which only the first part is stored.
 	Partial *Partial `json:"partial,omitempty"`
 	Gaps    []Gap    `json:"gaps,omitempty"`
@@ -268,6 +271,8 @@ type ResetRequest struct {
 	To string `json:"to"`
 	// From, when set, is the checkpoint that must be in force.
 	From string `json:"from,omitempty"`
+	// Cancel takes back a reset that is not applied yet; To and From are empty.
+	Cancel bool `json:"cancel,omitempty"`
 }
 
 // ResetResponse says what a reset did.

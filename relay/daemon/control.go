@@ -143,16 +143,87 @@ func parseReset(req *api.ResetRequest) (relay.Reset, error) {
 	return r, nil
 }
 
+// pendingIn returns what reads the reset that was asked for while no daemon ran.
+func pendingIn(store *sqlitestore.Store) func(context.Context, string) (string, error) {
+	return func(ctx context.Context, source string) (string, error) {
+		text, _, err := store.Setting(ctx, pendingKey(source))
+		return text, err
+	}
+}
+
+func nothingPending(source string) error {
+	return api.Errorf(api.CodeConflict, "no reset of source %s waits to be applied", source)
+}
+
+func cancelled(source, reset string) *api.ResetResponse {
+	return &api.ResetResponse{Source: source, Note: "the reset " + reset + " is not applied"}
+}
+
+// pending returns the reset that waits to be applied, or "".
+func (d *Daemon) pending(_ context.Context, source string) (string, error) {
+	s := d.source(source)
+	if s == nil {
+		return "", nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reset == nil {
+		return "", nil
+	}
+	return s.reset.String(), nil
+}
+
+// beginReset says that the reset is being applied, unless it was cancelled since
+// the start was planned with it; endReset that it is over.
+func (s *source) beginReset(r *relay.Reset) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r != nil && s.reset != r {
+		return stored(errors.New("the reset was cancelled"))
+	}
+	s.applying = r != nil
+	return nil
+}
+
+func (s *source) endReset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.applying = false
+}
+
+// cancelReset forgets a reset that is not applied yet, and tells who waits for
+// it.
+func (s *source) cancelReset(ctx context.Context) (*api.ResetResponse, error) {
+	s.mu.Lock()
+	if s.applying {
+		s.mu.Unlock()
+		return nil, api.Errorf(api.CodeConflict, "the reset is being applied")
+	}
+	reset, answer := s.reset, s.answer
+	s.reset, s.answer = nil, nil
+	s.mu.Unlock()
+	if answer != nil {
+		answer <- resetAnswer{err: api.Errorf(api.CodeConflict, "the reset was cancelled")}
+	}
+	if reset == nil {
+		return nil, nothingPending(s.cfg.Name)
+	}
+	return cancelled(s.cfg.Name, reset.String()), s.d.store.PutSetting(ctx, pendingKey(s.cfg.Name), "")
+}
+
 // ResetCheckpoint implements admin.Changes: the source starts anew with the
 // reset, and the call returns when that has been decided.
 func (d *Daemon) ResetCheckpoint(ctx context.Context, req *api.ResetRequest) (*api.ResetResponse, error) {
-	r, err := parseReset(req)
-	if err != nil {
-		return nil, err
-	}
 	s := d.source(req.Source)
 	if s == nil {
 		return nil, fmt.Errorf("source %s: %w", req.Source, relay.ErrNotFound)
+	}
+	if req.Cancel {
+		return s.cancelReset(ctx)
+	}
+	r, err := parseReset(req)
+	if err != nil {
+		return nil, err
 	}
 	if err := s.tryReset(ctx, &r); err != nil {
 		return nil, err

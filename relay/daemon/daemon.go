@@ -93,6 +93,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 		o:     o, log: o.Logger, store: store, feed: relay.NewFeed(), started: time.Now(),
 		counts: map[string]map[relay.State]int64{}, owners: map[string]string{},
 	}
+	d.Pending = d.pending
 	defer func() {
 		if err != nil {
 			d.close()

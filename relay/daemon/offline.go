@@ -31,7 +31,7 @@ func OpenOffline(ctx context.Context, dataDir, version string, cfg *config.Confi
 	if err != nil {
 		return nil, err
 	}
-	o := &Offline{Views: &admin.Views{Store: store, Version: version, DataDir: dataDir}, store: store, cfg: cfg}
+	o := &Offline{Views: &admin.Views{Store: store, Version: version, DataDir: dataDir, Pending: pendingIn(store)}, store: store, cfg: cfg}
 	if cfg != nil {
 		o.Log = cfg.Settings.Retention
 	}
@@ -135,6 +135,16 @@ func (o *Offline) RemoveEndpoint(ctx context.Context, req *api.EndpointRequest) 
 // ResetCheckpoint implements admin.Changes: the reset is decided and applied at
 // the next start, when server and slot can be seen.
 func (o *Offline) ResetCheckpoint(ctx context.Context, req *api.ResetRequest) (*api.ResetResponse, error) {
+	if req.Cancel {
+		was, err := o.Pending(ctx, req.Source)
+		if err != nil {
+			return nil, err
+		}
+		if was == "" {
+			return nil, nothingPending(req.Source)
+		}
+		return cancelled(req.Source, was), o.store.PutSetting(ctx, pendingKey(req.Source), "")
+	}
 	r, err := parseReset(req)
 	if err != nil {
 		return nil, err

@@ -63,6 +63,7 @@ type source struct {
 	gaps          int64
 	lastGap       *relay.Gap
 	reset         *relay.Reset       // to apply at the next start
+	applying      bool               // the reset, which cannot be cancelled any more
 	answer        chan<- resetAnswer // who waits for it
 	restart       context.CancelFunc // ends the session under way
 	wake          chan struct{}      // a stopped source is to start again
@@ -375,6 +376,10 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	if err := s.publish(ctx, sv); err != nil {
 		return nil, nil, err
 	}
+	if err := s.beginReset(reset); err != nil {
+		return nil, nil, err
+	}
+	defer s.endReset()
 	if err := s.d.store.PutSource(ctx, &plan.State, plan.Gap); err != nil {
 		return nil, nil, stored(err)
 	}
