@@ -36,6 +36,9 @@ type SlotOptions struct {
 	// LockTimeout bounds the wait for transactions that are under way, on the
 	// whole cluster: a slot begins where none is. 0 is a minute.
 	LockTimeout time.Duration
+
+	// temporary has the slot go with the connection that makes it.
+	temporary bool
 }
 
 // CreateSlot makes a permanent pgoutput slot and returns its consistent point,
@@ -77,27 +80,36 @@ func CreateSlot(ctx context.Context, url relay.Secret, slot string, o SlotOption
 	case ctx.Err() != nil:
 		return 0, fmt.Errorf("create slot %s: %w", slot, ctx.Err())
 	}
-	switch sqlState(err) {
-	case codeLockNotAvailable:
+	if sqlState(err) == codeLockNotAvailable {
 		blockers := slotBlockers(ctx, url)
 		return 0, &temporaryError{err: err, msg: fmt.Sprintf(
 			"create slot %s: it waits for every transaction that has written, of any database of the cluster, to end; after %s these are open: %s", slot, wait, blockers)}
+	}
+	return 0, slotError(slot, err)
+}
+
+// slotError explains why a slot could not be created.
+func slotError(slot string, err error) error {
+	switch sqlState(err) {
 	case codeConfigurationLimit:
-		return 0, &SetupError{
+		return &SetupError{
 			Summary: "all replication slots of the server are in use",
 			Detail:  "raise max_replication_slots, which takes a restart, or drop a slot that nobody reads (pg_replication_slots)", Err: err,
 		}
 	case codeNotInState:
-		return 0, &SetupError{
+		return &SetupError{
 			Summary: "the server does not write what logical replication needs",
 			Detail:  "wal_level takes effect after a restart of the server", SQL: []string{"ALTER SYSTEM SET wal_level = 'logical';"}, Err: err,
 		}
 	}
-	return 0, fmt.Errorf("create slot %s: %w", slot, err)
+	return fmt.Errorf("create slot %s: %w", slot, err)
 }
 
 func createSlotCommand(slot string, version int, o SlotOptions) (string, error) {
 	command := "CREATE_REPLICATION_SLOT " + quoteIdent(slot) + " LOGICAL pgoutput "
+	if o.temporary {
+		command = "CREATE_REPLICATION_SLOT " + quoteIdent(slot) + " TEMPORARY LOGICAL pgoutput "
+	}
 	switch {
 	case o.Failover && version < failoverVersion:
 		return "", &SetupError{Summary: "a failover slot needs PostgreSQL 17"}

@@ -68,6 +68,11 @@ type Stream struct {
 	MaxMessage int
 	// Log is where the stream tells what it does; nil is nowhere.
 	Log *slog.Logger
+
+	// temporary makes a slot of that name which lives as long as the connection,
+	// and starts where it begins; ready is called then. See [Record].
+	temporary bool
+	ready     func()
 }
 
 // Seam identifies a transaction by its commit LSN and the time of its commit,
@@ -103,7 +108,7 @@ func (s *Stream) Run(ctx context.Context, start relay.LSN, h Handler) error {
 	if err := validSlotName(s.Slot); err != nil {
 		return err
 	}
-	if start == 0 {
+	if start == 0 && !s.temporary {
 		return errors.New("start stream: no position to start at")
 	}
 	maxMessage := s.MaxMessage
@@ -115,6 +120,12 @@ func (s *Stream) Run(ctx context.Context, start relay.LSN, h Handler) error {
 		return ended(ctx, err)
 	}
 	defer disconnect(conn)
+	if s.temporary {
+		if start, err = s.createTemporary(ctx, conn); err != nil {
+			return ended(ctx, err)
+		}
+		s.ready()
+	}
 	confirmed, interval, err := s.prepare(ctx, conn, start)
 	if err != nil {
 		return ended(ctx, err)

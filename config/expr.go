@@ -100,6 +100,9 @@ type exprUse struct {
 	name  string // empty: the whole row
 	rng   hcl.Range
 	outer hcl.Range
+	// named says that the column is only named, by pick or omit: where its value
+	// is not known it is left out.
+	named bool
 }
 
 // compileExprs compiles the expressions of an event, any of which may be nil,

@@ -56,7 +56,7 @@ func checkUse(t *relay.Table, ops relay.Ops, u exprUse) *hcl.Diagnostic {
 	}
 	var reads string // which change needs the old value
 	switch {
-	case t.OldKnown(col):
+	case u.named, t.OldKnown(col):
 	case u.side == sideOld && ops.Has(relay.Update):
 		reads = "an update"
 	case u.side == sideOld && ops.Has(relay.Delete):

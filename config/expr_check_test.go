@@ -177,3 +177,20 @@ func TestExpr_EveryMistakeIsReportedAtOnce(t *testing.T) {
 		t.Error("no expressions")
 	}
 }
+
+// TestExpr_ChosenColumnsOfARowAreHandedOn: pick and omit decide on nothing, so a
+// value that was not sent is left out, and nothing is wrong with that.
+func TestExpr_ChosenColumnsOfARowAreHandedOn(t *testing.T) {
+	scope := tableScope()
+	scope.ops = relay.OpsOf(relay.Insert, relay.Update, relay.Delete)
+	for _, data := range []string{`omit(row, "status")`, `pick(row, "id", "status")`} {
+		e, diags := exprs{data: data}.compile(t, scope)
+		if diags = append(diags, e.check(ordersTable)...); diags.HasErrors() {
+			t.Errorf("%s: %s", data, diags)
+		}
+	}
+	e, _ := exprs{data: `omit(row, "sattus")`}.compile(t, scope)
+	if diags := e.check(ordersTable); len(diags) != 1 || diags[0].Summary != sumUnknownColumn {
+		t.Errorf("a misspelt column: %v", diags)
+	}
+}

@@ -258,7 +258,7 @@ func (c *compiler) step(base node, step pathStep, rng hcl.Range) node {
 }
 
 func (c *compiler) column(s side, name string, rng hcl.Range) node {
-	c.uses = append(c.uses, exprUse{s, name, rng, c.outer})
+	c.uses = append(c.uses, exprUse{side: s, name: name, rng: rng, outer: c.outer})
 	if s == sideChanged {
 		return changedNode{at{rng}, name}
 	}
@@ -303,7 +303,7 @@ func (c *compiler) call(e *hclsyntax.FunctionCallExpr) node {
 	if row, ok := call.args[0].(rowNode); ok && (fn.name == "pick" || fn.name == "omit") {
 		for _, a := range call.args[1:] {
 			if lit, ok := a.(litNode); ok && lit.v.kind == kindString {
-				c.uses = append(c.uses, exprUse{row.side, string(lit.v.text), lit.rng, c.outer})
+				c.uses = append(c.uses, exprUse{side: row.side, name: string(lit.v.text), rng: lit.rng, outer: c.outer, named: true})
 			}
 		}
 	}

@@ -60,7 +60,7 @@ func (c *compiler) traversal(t hcl.Traversal, rng hcl.Range) node {
 	case "new", "old", "row":
 		s := map[string]side{"new": sideNew, "old": sideOld, "row": sideRow}[root]
 		if len(t) == 1 {
-			c.uses = append(c.uses, exprUse{s, "", rng, c.outer})
+			c.uses = append(c.uses, exprUse{side: s, rng: rng, outer: c.outer})
 		}
 		return c.path(rowNode{at{t[0].SourceRange()}, s}, t[1:], rng)
 	case "changed":

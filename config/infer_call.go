@@ -253,7 +253,7 @@ func (c *checker) argument(n callNode, i int, e *env) contract.Type {
 		c.forgiving++ // an error in it is caught
 		defer func() { c.forgiving-- }()
 		return c.typeOf(a, e)
-	case p.kinds&isNull == 0:
+	case p.kinds&isNull == 0 && !(n.fn.lazy && i == 0): // the object of pick and omit is handed on
 		return c.need(a, e, p.kinds, who)
 	}
 	t := c.typeOf(a, e)

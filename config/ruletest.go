@@ -61,7 +61,10 @@ type expectedFailure struct {
 // When there is an error among the diagnostics the Tests are nil.
 func LoadTests(cfg *Config, catalogs map[string]*relay.Catalog, paths []string) (*Tests, *Files, hcl.Diagnostics) {
 	p := &problems{}
-	files := readTestFiles(p, paths)
+	return loadTests(p, readTestFiles(p, paths), cfg, catalogs)
+}
+
+func loadTests(p *problems, files *Files, cfg *Config, catalogs map[string]*relay.Catalog) (*Tests, *Files, hcl.Diagnostics) {
 	t := &Tests{sets: map[string]*relay.RuleSet{}, rules: cfg.rules, files: files}
 	for i := range cfg.Sources {
 		name := cfg.Sources[i].Name

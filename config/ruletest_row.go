@@ -59,6 +59,7 @@ func (l *testLoader) relation(source string, label settingText) *testRelation {
 	if c := l.catalogs[source]; c != nil && c.Table(name) != nil {
 		rel := c.Table(name).Relation
 		rel.Types = c
+		rel.OID = l.nextOID
 		r.Relation = sent(&rel, c.Table(name))
 	} else {
 		r.inferred, r.first = true, map[string]constant{}

@@ -89,7 +89,7 @@ func runTests(t *testing.T, tests *Tests) []*TestResult {
 	return results
 }
 
-func loadTests(t *testing.T, path string) *Tests {
+func loadTestFile(t *testing.T, path string) *Tests {
 	t.Helper()
 	tests, files, diags := LoadTests(testRules(t), map[string]*relay.Catalog{"shop": shopCatalog()}, []string{path})
 	mustBeClean(t, files, diags)
@@ -107,7 +107,7 @@ func writeTests(t *testing.T, src string) string {
 }
 
 func TestTests_EveryKindOfChangeAndExpectation(t *testing.T) {
-	tests := loadTests(t, "testdata/tests/good.test.hcl")
+	tests := loadTestFile(t, "testdata/tests/good.test.hcl")
 	results := runTests(t, tests)
 	for _, r := range results {
 		for _, p := range r.Problems {
@@ -262,7 +262,7 @@ test "fails unexpectedly" {
 }
 `
 	path := writeTests(t, before)
-	tests := loadTests(t, path)
+	tests := loadTestFile(t, path)
 	results := runTests(t, tests)
 	var said []string
 	for _, r := range results {
@@ -285,7 +285,7 @@ test "fails unexpectedly" {
 	if err := os.WriteFile(path, []byte(after), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	tests = loadTests(t, path)
+	tests = loadTestFile(t, path)
 	for _, r := range runTests(t, tests) {
 		for _, p := range r.Problems {
 			if !strings.HasPrefix(r.Test.Name, "fails") {

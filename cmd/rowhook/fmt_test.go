@@ -12,6 +12,7 @@ import (
 func ruleProgram(stdin string) *program {
 	return &program{
 		now: func() time.Time { return noon }, zone: time.UTC, stdin: strings.NewReader(stdin), getenv: func(string) string { return "" },
+		newSecret: func() string { return "whsec_SECRET" },
 	}
 }
 

@@ -60,7 +60,7 @@ func main() {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
 	p := &program{
 		stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv,
-		now: time.Now, zone: time.Local,
+		now: time.Now, zone: time.Local, newSecret: newSigningSecret,
 	}
 	p.dataDir, p.offline = p.configuredDataDir, p.openStore
 	p.daemon, p.check, p.receive = p.runDaemon, p.checkConfig, p.runReceiver
@@ -75,6 +75,7 @@ type program struct {
 	getenv         func(string) string
 	now            func() time.Time
 	zone           *time.Location
+	newSecret      func() string
 
 	// dataDir returns the data folder of a configuration.
 	dataDir func(paths []string) (string, error)

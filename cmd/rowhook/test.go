@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -12,12 +13,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowhook/rowhook/config"
+	"github.com/rowhook/rowhook/relay"
 )
 
 // testOptions is what the flags of test say.
 type testOptions struct {
 	config      []string
 	files       []string // empty: those beside the configuration
+	catalog     string   // a saved catalogue; empty: the configuration's
 	run         string
 	coverage    bool
 	minCoverage float64
@@ -34,7 +37,11 @@ func (p *program) testCommand() *cobra.Command {
 		Short: "Run the tests of rules",
 		Long: `Test runs the tests in *.test.hcl: each gives changes and says which events the
 rules must make of them. It needs no database and no secrets. The files are those
-beside the configuration, unless others are named.
+beside the configuration, unless others are named. The types of columns are those
+of the saved catalogue (rowhook check --save-catalog); without one they are those
+of the literals, id is the primary key, and the replica identity is FULL. The types of columns are those of the
+saved catalogue (rowhook check --save-catalog); without one they are those of the
+literals, id is the primary key, and the replica identity is FULL.
 
   test "a paid order is announced once" {
     update "public.orders" {
@@ -72,6 +79,7 @@ when there is a mistake in a file, or no test.`,
 	}
 	configFlag(cmd, &o.config)
 	f := cmd.Flags()
+	f.StringVar(&o.catalog, "catalog", "", "saved catalogue with the types of columns (default: that of the rowhook block)")
 	f.StringVar(&o.run, "run", "", "run only tests whose name matches this regular `expression`")
 	f.BoolVar(&o.coverage, "coverage", false, "print which rules matched, and for which a condition did not hold")
 	f.Float64Var(&o.minCoverage, "min-coverage", 0, "fail when fewer `percent` of the outcomes of rules were seen")
@@ -145,7 +153,11 @@ func (p *program) runTests(ctx context.Context, o *testOptions) (*testRun, error
 	if len(paths) == 0 {
 		paths = config.TestFolders(o.config)
 	}
-	tests, files, diags := config.LoadTests(cfg, nil, paths)
+	catalogs, err := savedCatalogs(cfg, o.catalog)
+	if err != nil {
+		return nil, err
+	}
+	tests, files, diags := config.LoadTests(cfg, catalogs, paths)
 	if len(diags) > 0 {
 		width, color := p.terminal(p.stderr)
 		if err := files.Write(p.stderr, diags, width, color); err != nil {
@@ -177,6 +189,16 @@ func (p *program) runTests(ctx context.Context, o *testOptions) (*testRun, error
 	}
 	run.coverage = tests.Coverage()
 	return run, nil
+}
+
+// savedCatalogs reads a saved catalogue, that of the configuration when none is
+// named; without one the result is nil.
+func savedCatalogs(cfg *config.Config, file string) (map[string]*relay.Catalog, error) {
+	if file = cmp.Or(file, cfg.Settings.Catalog); file == "" {
+		return nil, nil
+	}
+	_, saved, err := config.LoadCatalog(file, cfg)
+	return saved, err
 }
 
 func plainList(paths []string) string {
