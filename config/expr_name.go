@@ -27,7 +27,29 @@ func (c *compiler) rootNames() []string {
 	return append(names, "op", "source", "tx", "local")
 }
 
-var allRoots = []string{"new", "old", "row", "changed", "op", "table", "source", "tx", "payload", "local", "each"}
+// rootName is a name that an expression may begin with.
+type rootName struct{ name, in, doc string }
+
+var rootDocs = []rootName{
+	{"new", "tables", "The row after the change, as new.COLUMN. After a delete, and of a truncate, every column is null."},
+	{"old", "tables", "The row before the change, as old.COLUMN. Known are the columns of the table's replica identity, all of them with REPLICA IDENTITY FULL. Before an insert every column is null."},
+	{"row", "tables", "new, or old on delete."},
+	{"changed", "tables", "changed.COLUMN is whether an update gave the column another value."},
+	{"table", "tables", "The table as \"schema.name\"."},
+	{"payload", "channels, messages", "What the notification or message carries: a JSON value, or the text with payload_format = \"text\"."},
+	{"op", "all", "What happened: insert, update, delete, truncate, read, notify or message."},
+	{"source", "all", "The name of the source."},
+	{"tx", "all", "The transaction, null outside of one: tx.xid, tx.lsn, tx.commit_time, and tx.context, an object merged from logical messages with the prefix rowhook.context that the transaction sent before the change."},
+	{"local", "all", "local.NAME is an expression of a locals block. It means what it would mean where it is used."},
+	{"each", "events with for_each", "each.key is the index or name of an element and each.value the element, in key, tenant and data."},
+}
+
+var allRoots = func() (names []string) {
+	for _, r := range rootDocs {
+		names = append(names, r.name)
+	}
+	return names
+}()
 
 var txNames = []string{"xid", "lsn", "commit_time", "context"}
 
