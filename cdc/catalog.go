@@ -11,16 +11,18 @@ import (
 
 // tablesSQL returns one row a column of each named table; a table without
 // columns has one row without.
-const tablesSQL = `SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relreplident::text, c.relispartition,
+const tablesSQL = `SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relreplident::text,
   pg_get_userbyid(c.relowner),
   coalesce(a.attname, ''), coalesce(a.atttypid, 0), coalesce(a.atttypmod, -1), coalesce(a.attnotnull, false), coalesce(a.attgenerated::text, ''),
   coalesce(format_type(a.atttypid, a.atttypmod), ''), coalesce(a.attstorage::text, ''), coalesce(a.attndims, 0)::int,
   coalesce(CASE c.relreplident
     WHEN 'f' THEN true
-    WHEN 'd' THEN a.attnum = ANY(pk.indkey[0:pk.indnkeyatts - 1])
+    WHEN 'd' THEN pk.indimmediate AND a.attnum = ANY(pk.indkey[0:pk.indnkeyatts - 1])
     WHEN 'i' THEN a.attnum = ANY(ri.indkey[0:ri.indnkeyatts - 1])
   END, false),
-  coalesce(array_position(pk.indkey[0:pk.indnkeyatts - 1]::int2[], a.attnum) - 1, -1)
+  coalesce(array_position(pk.indkey[0:pk.indnkeyatts - 1]::int2[], a.attnum) - 1, -1),
+  ARRAY(SELECT u.nspname::text FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS p(oid, n) JOIN pg_class k ON k.oid = p.oid JOIN pg_namespace u ON u.oid = k.relnamespace WHERE p.oid <> c.oid ORDER BY p.n),
+  ARRAY(SELECT k.relname::text FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS p(oid, n) JOIN pg_class k ON k.oid = p.oid WHERE p.oid <> c.oid ORDER BY p.n)
 FROM unnest($1::text[], $2::text[]) AS want(s, t)
 JOIN pg_namespace n ON n.nspname = want.s
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = want.t AND c.relkind NOT IN ('i', 'I', 't', 'c')
@@ -87,15 +89,19 @@ func readTables(ctx context.Context, conn *pgx.Conn, names []relay.TableName) ([
 	var c relay.Column
 	var notNull bool
 	var keyPlace, dims int
+	var rootSchemas, rootNames []string
 	// The position in the key (from 0) and in the table of the key's columns.
 	places := make(map[*relay.Table]map[int]int)
 	_, err = pgx.ForEachRow(rows, []any{
-		&t.OID, &t.Schema, &t.Name, &kind, &persistence, &identity, &t.Partition, &t.Owner,
-		&c.Name, &c.TypeOID, &c.TypeMod, &notNull, &generated, &typeName, &storage, &dims, &c.Identity, &keyPlace,
+		&t.OID, &t.Schema, &t.Name, &kind, &persistence, &identity, &t.Owner,
+		&c.Name, &c.TypeOID, &c.TypeMod, &notNull, &generated, &typeName, &storage, &dims, &c.Identity, &keyPlace, &rootSchemas, &rootNames,
 	}, func() error {
 		if len(found) == 0 || found[len(found)-1].OID != t.OID {
 			next := t
 			next.Kind, next.Persistence, next.Identity = kind[0], persistence[0], identity[0]
+			for i := range rootNames {
+				next.Ancestors = append(next.Ancestors, relay.TableName{Schema: rootSchemas[i], Name: rootNames[i]})
+			}
 			found = append(found, &next)
 			places[&next] = make(map[int]int)
 		}

@@ -44,8 +44,22 @@ type ServerState struct {
 	WALSenderTimeout time.Duration
 	// SlotTimeout is idle_replication_slot_timeout (18 and later); 0 is none.
 	SlotTimeout time.Duration
-	// Slots of MaxSlots replication slots are in use.
-	Slots, MaxSlots int
+	// Slots of MaxSlots replication slots, and Senders of MaxSenders walsenders, are
+	// in use.
+	Slots, MaxSlots     int
+	Senders, MaxSenders int
+	// SlotKeepSize is max_slot_wal_keep_size in bytes: how much WAL a slot may pin
+	// before it is lost. -1 is no bound.
+	SlotKeepSize int64
+	// Standbys read the server's WAL. StandbySlots is synchronized_standby_slots
+	// (17 and later), the slots that failover slots wait for.
+	Standbys     int
+	StandbySlots string
+	// Replicates says that the role may replicate, Pooled that the session leads
+	// through a pooler.
+	Replicates, Pooled bool
+	// Service is the managed service the server belongs to, or "".
+	Service Service
 	// CanCreate says that the role may create a publication in the database.
 	CanCreate   bool
 	Slot        *SlotState        // nil when there is none of the name
@@ -127,6 +141,11 @@ func (p *PublicationState) member(name relay.TableName) *PublishedTable {
 	return nil
 }
 
+// Listed reports whether it sends only some columns of a table.
+func (p *PublicationState) Listed() bool {
+	return p != nil && slices.ContainsFunc(p.Tables, func(t PublishedTable) bool { return t.Columns != nil })
+}
+
 // publishes reports whether changes come under the table's name.
 func (p *PublicationState) publishes(name relay.TableName) bool {
 	return p.AllTables || slices.ContainsFunc(p.Tables, func(t PublishedTable) bool { return t.TableName == name })
@@ -168,6 +187,9 @@ func inspect(ctx context.Context, url relay.Secret, slot, publication string) (*
 	if err := st.readServer(ctx, conn); err != nil {
 		return nil, err
 	}
+	if p := st.problems(); len(p) > 0 {
+		return nil, p[0].setupError()
+	}
 	if slot != "" {
 		if st.Slot, err = readSlot(ctx, conn, slot); err != nil {
 			return nil, err
@@ -203,59 +225,6 @@ func address(c pgconn.Config) string {
 		}
 	}
 	return strings.Join(hosts, ",")
-}
-
-const serverSQL = `SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_is_in_recovery(),
-  (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'),
-  extract(epoch FROM coalesce(current_setting('idle_replication_slot_timeout', true), '0')::interval)::bigint,
-  (CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE pg_current_wal_flush_lsn() END)::text,
-  (SELECT count(*) FROM pg_replication_slots), current_setting('max_replication_slots')::int,
-  current_setting('max_wal_senders')::int,
-  current_database(), has_database_privilege(current_database(), 'CREATE'), pg_backend_pid(),
-  (SELECT rolreplication OR rolsuper OR EXISTS (
-      SELECT FROM pg_roles g WHERE g.rolname IN ('rds_replication', 'azure_pg_admin') AND pg_has_role(r.oid, g.oid, 'MEMBER'))
-   FROM pg_roles r WHERE r.rolname = current_user)`
-
-func (st *ServerState) readServer(ctx context.Context, conn *pgx.Conn) error {
-	var timeout, slotTimeout int64
-	var flush string
-	var senders int
-	var pid uint32
-	var replicates bool
-	err := conn.QueryRow(ctx, serverSQL).Scan(&st.Version, &st.WALLevel, &st.InRecovery, &timeout, &slotTimeout, &flush, &st.Slots, &st.MaxSlots,
-		&senders, &st.Database, &st.CanCreate, &pid, &replicates)
-	if err != nil {
-		return fmt.Errorf("inspect server: %w", err)
-	}
-	st.WALSenderTimeout, st.SlotTimeout = time.Duration(timeout)*time.Millisecond, time.Duration(slotTimeout)*time.Second
-	if st.Flush, err = relay.ParseLSN(flush); err != nil {
-		return fmt.Errorf("inspect server: %w", err)
-	}
-	switch {
-	case pid != conn.PgConn().PID():
-		// A pooler makes up the key of a session that it does not own.
-		return &SetupError{
-			Summary: "the source's url leads to a connection pooler: a direct connection to PostgreSQL is needed",
-			Detail:  "the session is not the one that the connection was given",
-		}
-	case st.Version < minVersion:
-		return &SetupError{Summary: fmt.Sprintf("PostgreSQL 14 or later is needed, the server has %d", st.Version/10000)}
-	case st.WALLevel != "logical":
-		return &SetupError{
-			Summary: fmt.Sprintf("wal_level is %s, logical replication needs logical", st.WALLevel),
-			Detail:  "the setting takes effect after a restart of the server; on managed services it is a parameter such as rds.logical_replication",
-			SQL:     []string{"ALTER SYSTEM SET wal_level = 'logical';"},
-		}
-	case senders == 0 || st.MaxSlots == 0:
-		return &SetupError{
-			Summary: "the server allows no replication",
-			Detail:  "max_wal_senders and max_replication_slots must be at least 1, and take effect after a restart",
-			SQL:     []string{"ALTER SYSTEM SET max_wal_senders = 10;", "ALTER SYSTEM SET max_replication_slots = 10;"},
-		}
-	case !replicates:
-		return notReplicationRole(st.User, nil)
-	}
-	return nil
 }
 
 func (st *ServerState) readTimeline(ctx context.Context, conn *pgconn.PgConn) error {

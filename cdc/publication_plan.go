@@ -16,11 +16,14 @@ import (
 // the way. No statements: there is nothing to do.
 type publicationPlan struct {
 	name string
-	// create says that there is no such publication yet.
-	create bool
+	// create says that there is no such publication yet, viaRoot that it begins to
+	// publish partitions as their root.
+	create, viaRoot bool
 	// lock are the statements that wait for writers, before the others.
 	lock       []string
 	statements []string
+	// missing says what the rules do not get without them.
+	missing []string
 	// rights are what the role lacks to run them.
 	rights []string
 	// tables are what the publication sends when it has been run.
@@ -76,6 +79,9 @@ func readPublicationPlan(ctx context.Context, conn *pgx.Conn, name string, want 
 func planPublication(name, user string, version int, pub *PublicationState, tables []publishable, want Want) (*publicationPlan, error) {
 	ops := want.Ops & relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Truncate)
 	p := &publicationPlan{name: name, create: pub == nil, ops: ops}
+	if pub == nil {
+		p.missing = []string{"publication " + name + " does not exist"}
+	}
 	if pub != nil {
 		p.ops |= pub.Ops
 	}
@@ -102,7 +108,13 @@ func planPublication(name, user string, version int, pub *PublicationState, tabl
 // alter plans the change of a publication that exists.
 func (p *publicationPlan) alter(pub *PublicationState, tables []publishable, least bool) {
 	set := "ALTER PUBLICATION " + quoteIdent(p.name) + " "
-	if !pub.ViaRoot && slices.ContainsFunc(tables, func(t publishable) bool { return t.kind == 'p' }) {
+	for i := range tables {
+		if t := &tables[i]; !pub.ViaRoot && t.kind == 'p' {
+			p.missing = append(p.missing, fmt.Sprintf("the changes of %s come as those of its partitions: a rule that names it never matches", t.TableName))
+			p.viaRoot = true
+		}
+	}
+	if p.viaRoot {
 		p.statements = append(p.statements, set+"SET (publish_via_partition_root = true)")
 	}
 	var locked []string
@@ -123,6 +135,7 @@ func (p *publicationPlan) alter(pub *PublicationState, tables []publishable, lea
 			// With all tables, by its schema, or a root whose partitions are sent.
 		case member == nil:
 			next.change = tableAdded
+			p.missing = append(p.missing, fmt.Sprintf("the publication does not have the table %s that rules name", t.TableName))
 		default:
 			if !least {
 				next.Columns = t.extended(member.Columns)
@@ -130,6 +143,9 @@ func (p *publicationPlan) alter(pub *PublicationState, tables []publishable, lea
 			filter = member.RowFilter
 			if !sameColumns(next.Columns, member.Columns) {
 				next.change = tableRelisted
+				if !sameColumns(t.extended(member.Columns), member.Columns) {
+					p.missing = append(p.missing, fmt.Sprintf("the publication does not list columns of %s that the rules read", t.TableName))
+				}
 				drop = append(drop, quoteTable(t.TableName))
 			}
 		}

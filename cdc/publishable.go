@@ -27,6 +27,8 @@ type publishable struct {
 	identity []string
 	// parts are the tables that hold the rows: the table itself, or its partitions.
 	parts []part
+	// ancestors are the partitioned tables that the table is a partition of.
+	ancestors []relay.TableName
 }
 
 // part is a table that holds rows. The server judges updates and deletes by its
@@ -62,7 +64,9 @@ const publishableSQL = `SELECT want.s, want.t, c.oid IS NOT NULL, coalesce(c.rel
   ARRAY(SELECT a.attname::text FROM pg_attribute a
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-      AND (c.relreplident = 'f' OR a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])) ORDER BY a.attnum)
+      AND (c.relreplident = 'f' OR a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])) ORDER BY a.attnum),
+  ARRAY(SELECT u.nspname::text FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS p(oid, n) JOIN pg_class k ON k.oid = p.oid JOIN pg_namespace u ON u.oid = k.relnamespace WHERE p.oid <> c.oid ORDER BY p.n),
+  ARRAY(SELECT k.relname::text FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS p(oid, n) JOIN pg_class k ON k.oid = p.oid WHERE p.oid <> c.oid ORDER BY p.n)
 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS want(s, t, n)
 LEFT JOIN pg_namespace ns ON ns.nspname = want.s
 LEFT JOIN pg_class c ON c.relnamespace = ns.oid AND c.relname = want.t
@@ -97,9 +101,13 @@ func readPublishable(ctx context.Context, conn *pgx.Conn, tables []relay.TableCo
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publishable, err error) {
 		var kind, persistence string
-		err = row.Scan(&p.Schema, &p.Name, &p.exists, &kind, &persistence, &p.owner, &p.owned, &p.canCreate, &p.columns, &p.key, &p.generated, &p.identity)
+		var schemas, names []string
+		err = row.Scan(&p.Schema, &p.Name, &p.exists, &kind, &persistence, &p.owner, &p.owned, &p.canCreate, &p.columns, &p.key, &p.generated, &p.identity, &schemas, &names)
 		if err == nil {
 			p.kind, p.persistence = kind[0], persistence[0]
+			for i := range schemas {
+				p.ancestors = append(p.ancestors, relay.TableName{Schema: schemas[i], Name: names[i]})
+			}
 		}
 		return p, err
 	})

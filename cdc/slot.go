@@ -129,10 +129,14 @@ func SetFailover(ctx context.Context, url relay.Secret, slot string, on bool) er
 		return err
 	}
 	defer disconnect(conn)
-	if _, err := ask(ctx, conn, fmt.Sprintf("ALTER_REPLICATION_SLOT %s (FAILOVER %t)", quoteIdent(slot), on)); err != nil {
+	if _, err := ask(ctx, conn, alterFailover(slot, on)); err != nil {
 		return fmt.Errorf("alter slot %s: %w", slot, err)
 	}
 	return nil
+}
+
+func alterFailover(slot string, on bool) string {
+	return fmt.Sprintf("ALTER_REPLICATION_SLOT %s (FAILOVER %t)", quoteIdent(slot), on)
 }
 
 const slotBlockersSQL = `SELECT 'pid ' || pid || ' (' || coalesce(datname, '') || ', ' || coalesce(usename, '') || ', ' || coalesce(state, '')

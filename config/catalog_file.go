@@ -36,7 +36,7 @@ type catalogTable struct {
 	Kind        string          `json:"kind"`        // pg_class.relkind
 	Persistence string          `json:"persistence"` // pg_class.relpersistence
 	Identity    string          `json:"replica_identity"`
-	Partition   bool            `json:"partition,omitempty"`
+	PartitionOf []string        `json:"partition_of,omitempty"` // the nearest first
 	PrimaryKey  []string        `json:"primary_key,omitempty"`
 	Columns     []catalogColumn `json:"columns"`
 }
@@ -118,7 +118,10 @@ func WriteCatalog(catalogs map[string]*relay.Catalog) []byte {
 }
 
 func writeCatalogTable(t *relay.Table, ref func(uint32) typeRef) catalogTable {
-	out := catalogTable{Kind: string(t.Kind), Persistence: string(t.Persistence), Identity: string(t.Identity), Partition: t.Partition, Columns: []catalogColumn{}}
+	out := catalogTable{Kind: string(t.Kind), Persistence: string(t.Persistence), Identity: string(t.Identity), Columns: []catalogColumn{}}
+	for _, a := range t.Ancestors {
+		out.PartitionOf = append(out.PartitionOf, writeTable(a))
+	}
 	for _, i := range t.PrimaryKey {
 		out.PrimaryKey = append(out.PrimaryKey, t.Columns[i].Name)
 	}
@@ -275,7 +278,14 @@ func (r *catalogReader) table(name string, in catalogTable) (*relay.Table, error
 	if problem != "" {
 		return nil, errors.New(problem)
 	}
-	t := &relay.Table{Relation: relay.Relation{Schema: parsed.Schema, Name: parsed.Name}, Partition: in.Partition}
+	t := &relay.Table{Relation: relay.Relation{Schema: parsed.Schema, Name: parsed.Name}}
+	for _, name := range in.PartitionOf {
+		root, problem := parseTable(name)
+		if problem != "" {
+			return nil, errors.New(problem)
+		}
+		t.Ancestors = append(t.Ancestors, root)
+	}
 	for what, l := range map[string]struct {
 		text string
 		into *byte

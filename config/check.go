@@ -23,16 +23,15 @@ type Known struct {
 // source's name. Rules of a source that is not in known are not judged.
 func Check(cfg *Config, known map[string]Known) hcl.Diagnostics {
 	p := &problems{}
-	published := map[string]relay.Ops{} // by source, as rowhook's publication has it
-	roots := map[string]*rule{}         // by source, a rule on a partitioned table
+	published := map[string]relay.Ops{}             // by source, as rowhook's publication has it
+	named := map[string]map[relay.TableName]*rule{} // by source and table, a rule on it
 	for _, r := range cfg.rules {
 		published[r.Source] |= r.Ops
 		for _, ref := range r.tables {
-			if c := known[r.Source].Catalog; c != nil {
-				if t := c.Table(ref.name); t != nil && t.Kind == 'p' {
-					roots[r.Source] = r
-				}
+			if named[r.Source] == nil {
+				named[r.Source] = map[relay.TableName]*rule{}
 			}
+			named[r.Source][ref.name] = r
 		}
 	}
 	for _, r := range cfg.rules {
@@ -51,8 +50,11 @@ func Check(cfg *Config, known map[string]Known) hcl.Diagnostics {
 				p.errorf(ref.at, "Unknown table", "The database of source %s has no table %s, or its user may not see it.%s", r.Source, ref.name, tableHint(ref.name, k.Tables))
 				continue
 			}
-			if root := roots[r.Source]; t.Partition && t.Kind == 'r' && root != nil {
-				p.warnf(ref.at, "Rule on a partition", "%s is a partition, and the rule %s is on a partitioned table. If it is the root of this one, changes come under the root's name only, and this rule never matches: name the root here too.", ref.name, root.Name)
+			for _, root := range t.Ancestors {
+				if other := named[r.Source][root]; other != nil {
+					p.errorf(ref.at, "Rule never matches", "%s is a partition of %s, which the rule %s is on. The changes of both come under the name of %s: name that one here.", ref.name, root, other.Name, root)
+					break
+				}
 			}
 			if p.checkTable(t, ref.at, r, published) {
 				judged = append(judged, r.exprs.check(t))

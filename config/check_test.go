@@ -104,12 +104,12 @@ func TestCheck_UnknownTableSuggests(t *testing.T) {
 	}
 }
 
-func TestCheck_WarnsOfAPartitionBesideItsRoot(t *testing.T) {
+func TestCheck_RefusesAPartitionBesideItsRoot(t *testing.T) {
 	cfg := mustLoadText(t, sourceText+"event \"a\" {\n  tables = [\"public.orders\", \"public.orders_2026\"]\n  on = [\"insert\"]\n  data = { id = row.id }\n}\n")
 	root, leaf := table("public", "orders"), table("public", "orders_2026")
-	root.Kind, leaf.Partition = 'p', true
+	root.Kind, leaf.Ancestors = 'p', []relay.TableName{root.Table()}
 	diags := Check(cfg, map[string]Known{"main": {Catalog: &relay.Catalog{Tables: []*relay.Table{root, leaf}}}})
-	if len(diags) != 1 || diags[0].Severity != hcl.DiagWarning || diags[0].Summary != "Rule on a partition" {
+	if len(diags) != 1 || diags[0].Severity != hcl.DiagError || diags[0].Summary != "Rule never matches" {
 		t.Error(diags)
 	}
 }

@@ -239,8 +239,8 @@ func TestCapture_Catalog(t *testing.T) {
 		return found
 	}
 	a := table("a")
-	if got := fmt.Sprintln(a.Columns[0].Name, a.Columns[1].Name, a.PrimaryKey, a.NotNull, string(a.Generated), a.TypeNames, a.Owner, a.Partition); got !=
-		"b A a [1 0] [true true false false] \x00\x00\x00s [integer character varying(5) public.pair[] integer] postgres false\n" {
+	if got := fmt.Sprintln(a.Columns[0].Name, a.Columns[1].Name, a.PrimaryKey, a.NotNull, string(a.Generated), a.TypeNames, a.Owner, a.Ancestors); got !=
+		"b A a [1 0] [true true false false] \x00\x00\x00s [integer character varying(5) public.pair[] integer] postgres []\n" {
 		t.Error(got)
 	}
 	if !a.Columns[0].Identity || !a.Columns[1].Identity || a.Columns[2].Identity || a.Kind != 'r' || a.Persistence != 'p' || a.Identity != 'd' {
@@ -263,7 +263,7 @@ func TestCapture_Catalog(t *testing.T) {
 	if f := table("f"); !f.Columns[0].Identity || f.Identity != 'f' {
 		t.Errorf("table f is %+v", f)
 	}
-	if table("v").Kind != 'v' || len(table("empty").Columns) != 0 || table("u").Persistence != 'u' || table("p").Kind != 'p' || !table("p1").Partition {
+	if table("v").Kind != 'v' || len(table("empty").Columns) != 0 || table("u").Persistence != 'u' || table("p").Kind != 'p' || fmt.Sprint(table("p1").Ancestors) != "[public.p]" {
 		t.Error("kinds are wrong")
 	}
 }

@@ -33,8 +33,8 @@ type Table struct {
 	Dims    []int
 	// Owner is the owning role.
 	Owner string
-	// Partition says that the table is a partition of another.
-	Partition bool
+	// Ancestors are the tables that the table is a partition of, the nearest first.
+	Ancestors []TableName
 }
 
 // Table returns the named table, or nil.

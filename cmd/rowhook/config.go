@@ -166,22 +166,16 @@ func (p *program) catalogs(ctx context.Context, cfg *config.Config, urls []strin
 		if url.IsZero() {
 			continue // a check without secrets, or of another source
 		}
-		var tables []relay.TableName
-		for _, r := range cfg.Rules {
-			if r.Source == src.Name {
-				tables = append(tables, r.Tables...)
-			}
-		}
 		if len(urls) == 0 {
 			if _, err := cdc.Inspect(ctx, url, src.Slot, src.Publication); err != nil {
 				return nil, fmt.Errorf("check source %s: %w", src.Name, err)
 			}
 		}
-		catalog, all, err := cdc.ReadCatalog(ctx, url, tables)
+		k, err := p.catalog(ctx, cfg, src.Name, url)
 		if err != nil {
 			return nil, fmt.Errorf("check source %s: %w", src.Name, err)
 		}
-		known[src.Name] = config.Known{Catalog: catalog, Tables: all}
+		known[src.Name] = k
 	}
 	return known, nil
 }
@@ -205,4 +199,16 @@ func namedURLs(cfg *config.Config, urls []string) (map[string]relay.Secret, erro
 		named[name] = relay.NewSecret(u)
 	}
 	return named, nil
+}
+
+// catalog reads what a database knows of the tables that its rules name.
+func (p *program) catalog(ctx context.Context, cfg *config.Config, source string, url relay.Secret) (config.Known, error) {
+	var tables []relay.TableName
+	for _, r := range cfg.Rules {
+		if r.Source == source {
+			tables = append(tables, r.Tables...)
+		}
+	}
+	catalog, all, err := cdc.ReadCatalog(ctx, url, tables)
+	return config.Known{Catalog: catalog, Tables: all}, err
 }

@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		now: time.Now, zone: time.Local, newSecret: newSigningSecret,
 	}
 	p.dataDir, p.offline = p.configuredDataDir, p.openStore
-	p.daemon, p.check, p.receive = p.runDaemon, p.checkConfig, p.runReceiver
+	p.daemon, p.check, p.plan, p.receive = p.runDaemon, p.checkConfig, p.planSources, p.runReceiver
 	return p.run(ctx, args)
 }
 
@@ -83,6 +83,7 @@ type program struct {
 	offline func(ctx context.Context, dataDir string, configPaths []string) (backend, error)
 	daemon  daemonFunc
 	check   checkFunc
+	plan    planFunc
 	receive receiveFunc
 }
 

@@ -27,6 +27,7 @@ func TestScripts(t *testing.T) {
 		"waiting": {running: true, state: api.SourceWaiting},
 		"stopped": {},
 		"usage":   {running: true},
+		"plan":    {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -38,6 +39,10 @@ func TestScripts(t *testing.T) {
 				return nil
 			}
 			p.check = func(_ context.Context, o *checkOptions) error { b.note("check", fmt.Sprintf("%+v", *o)); return nil }
+			p.plan = func(_ context.Context, o *planOptions) ([]sourcePlan, error) {
+				b.note("plan", fmt.Sprintf("%+v", *o))
+				return b.plan(o), nil
+			}
 			p.receive = func(_ context.Context, o *receiveOptions) error {
 				b.note("receive", fmt.Sprintf("%+v", *o))
 				return nil

@@ -70,6 +70,7 @@ type source struct {
 	dropped       bool               // by source drop: it stays stopped
 	ended         chan struct{}      // closed when a dropped source has ended
 	spent         string             // the flag of a reset that was applied in an earlier life
+	warned        bool               // of what a plan says; used by run alone
 }
 
 type resetAnswer struct {
@@ -370,10 +371,7 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	for _, n := range plan.Notes {
 		s.log.Warn(n)
 	}
-	if t := sv.SlotTimeout; t > 0 {
-		s.log.Warn("the slot is lost when rowhook does not read it for so long: idle_replication_slot_timeout is set", "timeout", t)
-	}
-	if err := s.publish(ctx, sv); err != nil {
+	if err := s.publish(ctx); err != nil {
 		return nil, nil, err
 	}
 	if err := s.beginReset(reset); err != nil {
@@ -391,7 +389,7 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 		if state, err = s.createSlot(ctx, sv, plan); err != nil {
 			return nil, nil, err
 		}
-	} else if s.cfg.Manage && sv.CanFailover() && sv.Slot.Failover != s.cfg.Failover {
+	} else if sv.AlterFailover(planOptions(s.cfg, s.rules)) {
 		if err := cdc.SetFailover(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Failover); err != nil {
 			s.log.Warn("the slot's failover option cannot be changed", "slot", s.cfg.Slot, "want", s.cfg.Failover, "err", err)
 		}
@@ -439,7 +437,7 @@ func (s *source) open(ctx context.Context, state *relay.SourceState) (*relay.Ing
 	ic := relay.IngestConfig{
 		Stream: stream, Source: s.cfg.Name, SystemID: state.SystemID, Rules: s.rules,
 		Log: s.d.store, Feed: s.d.feed, Logger: s.d.log, MaxFailures: s.cfg.MaxRuleFailures, Stats: &s.stats,
-		Listed: s.cfg.Columns == config.ColumnsRules, Recent: &s.recent,
+		Listed: s.cfg.Columns == config.ColumnsRules || s.server.Publication.Listed(), Recent: &s.recent,
 	}
 	if s.cfg.Confirm == config.ConfirmDelivered {
 		ic.Settled = func() int64 { return s.d.dispatcher.Settled(stream) }
@@ -514,41 +512,6 @@ func (s *source) warnOnce(last *string, problem string, is bool, msg string) {
 		s.log.Warn(msg, "problem", problem)
 	}
 	*last = problem
-}
-
-// publish makes or checks the publication.
-func (s *source) publish(ctx context.Context, sv *cdc.ServerState) error {
-	tables, ops := s.rules.Tables()
-	if !s.cfg.Manage {
-		return s.checkPublication(ctx, sv, tables)
-	}
-	want := cdc.Want{Tables: s.rules.Columns(), Ops: ops, Least: s.cfg.Columns == config.ColumnsRules}
-	done, err := cdc.EnsurePublication(ctx, s.cfg.URL, s.cfg.Publication, want)
-	for _, sql := range done {
-		s.log.Info("publication changed", "sql", sql)
-	}
-	if err != nil {
-		return err
-	}
-	return cdc.CheckPublished(ctx, s.cfg.URL, s.cfg.Publication, tables)
-}
-
-// checkPublication says what a publication that a person manages lacks.
-func (s *source) checkPublication(ctx context.Context, sv *cdc.ServerState, tables []relay.TableName) error {
-	p := sv.Publication
-	if p == nil {
-		return &cdc.SetupError{
-			Summary: fmt.Sprintf("publication %s does not exist, and manage = false forbids to create it", s.cfg.Publication),
-			SQL:     []string{cdc.CreatePublicationSQL(s.cfg.Publication, tables)},
-		}
-	}
-	if sv.Slot == nil {
-		return &cdc.SetupError{
-			Summary: fmt.Sprintf("slot %s does not exist, and manage = false forbids to create it", s.cfg.Slot),
-			SQL:     []string{cdc.CreateSlotSQL(s.cfg.Slot)},
-		}
-	}
-	return cdc.CheckPublished(ctx, s.cfg.URL, s.cfg.Publication, tables)
 }
 
 // createSlot makes the slot of a plan and stores where it begins.
