@@ -117,7 +117,7 @@ func (s *Starter) events(b *strings.Builder) {
 	var noIdentity, more []string
 	for _, t := range s.Catalog.Tables {
 		switch {
-		case t.Kind != 'r' && t.Kind != 'p', t.Persistence != 'p', t.Partition, migrations.MatchString(t.Name), len(t.Columns) == 0:
+		case t.Kind != 'r' && t.Kind != 'p', t.Persistence != 'p', len(t.Ancestors) > 0, migrations.MatchString(t.Name), len(t.Columns) == 0:
 		case t.Kind == 'r' && !identified(t):
 			noIdentity = append(noIdentity, t.Table().String())
 		default:
