@@ -75,6 +75,7 @@ func RetryAfter(err error) time.Duration {
 const (
 	codeUndefinedObject     = "42704"
 	codeUndefinedTable      = "42P01"
+	codeUndefinedSchema     = "3F000"
 	codeDuplicateObject     = "42710"
 	codeInUse               = "55006" // object_in_use
 	codeNotInState          = "55000" // object_not_in_prerequisite_state
