@@ -225,9 +225,9 @@ func (r *reader) readError(t TableRead, err error) error {
 const publishedColumnsSQL = `SELECT attnames::text[], coalesce(rowfilter, '')
 FROM pg_catalog.pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3`
 
-// published returns the columns to read, as positions in the table: those that
-// the stream has too and that are needed, and the row filter of the
-// publication.
+// published returns the columns to read, as positions in the table, and the row
+// filter of the publication. Where whole rows are read, they have the columns
+// that the stream has too.
 func (r *reader) published(ctx context.Context, t TableRead, table *relay.Table) (columns []int, filter string, err error) {
 	version := serverVersion(r.conn.PgConn().ParameterStatus("server_version"))
 	var sent []string
@@ -239,11 +239,16 @@ func (r *reader) published(ctx context.Context, t TableRead, table *relay.Table)
 	}
 	for i := range table.Columns {
 		name := table.Columns[i].Name
+		needed := slices.Contains(table.PrimaryKey, i)
 		switch {
-		case sent != nil && !slices.Contains(sent, name):
-		case table.Generated[i] != 0 && (sent == nil || version < 180000):
-		case t.Columns != nil && !slices.Contains(t.Columns, name) && !slices.Contains(table.PrimaryKey, i):
+		case t.Columns != nil:
+			needed = needed || slices.Contains(t.Columns, name)
+		case sent != nil && version >= 180000: // may have generated columns
+			needed = slices.Contains(sent, name)
 		default:
+			needed = table.Generated[i] == 0 && (sent == nil || slices.Contains(sent, name))
+		}
+		if needed {
 			columns = append(columns, i)
 		}
 	}

@@ -36,6 +36,10 @@ type SlotOptions struct {
 	// LockTimeout bounds the wait for transactions that are under way, on the
 	// whole cluster: a slot begins where none is. 0 is a minute.
 	LockTimeout time.Duration
+	// Exported, when not nil, gets the name of a snapshot of the database as it is
+	// at the slot's consistent point. The snapshot can be taken over until Exported
+	// returns.
+	Exported func(ctx context.Context, snapshot string, point relay.LSN)
 
 	// temporary has the slot go with the connection that makes it.
 	temporary bool
@@ -73,8 +77,12 @@ func CreateSlot(ctx context.Context, url relay.Secret, slot string, o SlotOption
 	defer done()
 	rows, err := ask(bounded, conn, command)
 	switch {
-	case err == nil && len(rows) == 1 && len(rows[0]) > 1:
-		return relay.ParseLSN(rows[0][1])
+	case err == nil && len(rows) == 1 && len(rows[0]) > 2:
+		point, err := relay.ParseLSN(rows[0][1])
+		if err == nil && o.Exported != nil {
+			o.Exported(ctx, rows[0][2], point)
+		}
+		return point, err
 	case err == nil:
 		return 0, errors.New("create slot: the server did not say where the slot begins")
 	case ctx.Err() != nil:
@@ -110,15 +118,19 @@ func createSlotCommand(slot string, version int, o SlotOptions) (string, error) 
 	if o.temporary {
 		command = "CREATE_REPLICATION_SLOT " + quoteIdent(slot) + " TEMPORARY LOGICAL pgoutput "
 	}
+	before15, snapshot := "NOEXPORT_SNAPSHOT", "SNAPSHOT 'nothing'"
+	if o.Exported != nil {
+		before15, snapshot = "EXPORT_SNAPSHOT", "SNAPSHOT 'export'"
+	}
 	switch {
 	case o.Failover && version < failoverVersion:
 		return "", &SetupError{Summary: "a failover slot needs PostgreSQL 17"}
 	case o.Failover:
-		return command + "(SNAPSHOT 'nothing', FAILOVER true)", nil
+		return command + "(" + snapshot + ", FAILOVER true)", nil
 	case version < 150000:
-		return command + "NOEXPORT_SNAPSHOT", nil
+		return command + before15, nil
 	}
-	return command + "(SNAPSHOT 'nothing')", nil
+	return command + "(" + snapshot + ")", nil
 }
 
 // SetFailover changes whether standbys follow the slot, which nobody may be

@@ -159,6 +159,26 @@ func (s *Snapshots) take(ctx context.Context, waits func(SnapshotWait) error) (*
 	return snap, nil
 }
 
+// Adopt takes over a snapshot that the making of another slot has exported.
+func (s *Snapshots) Adopt(ctx context.Context, snapshot string, point relay.LSN) (*Snapshot, error) {
+	snap := &Snapshot{Point: point, now: func(ctx context.Context, sql string) ([][]string, error) {
+		if err := s.openMaker(ctx); err != nil {
+			return nil, err
+		}
+		return ask(ctx, s.maker, sql)
+	}}
+	err := s.openReader(ctx)
+	if err == nil {
+		snap.reader = s.reader
+		snap.At, err = s.reader.begin(ctx, snapshot)
+	}
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("take over the snapshot of the slot: %w", err)
+	}
+	return snap, nil
+}
+
 func (s *Snapshots) openReader(ctx context.Context) (err error) {
 	if s.reader == nil || s.reader.conn.IsClosed() {
 		s.reader, err = newReader(ctx, s.URL)

@@ -57,7 +57,7 @@ func TestLoad_ReadsEveryArgument(t *testing.T) {
 		Name: "stock", URL: relay.NewSecret("postgres:///stock?host=/run/postgresql"), Slot: "stock_events", Publication: "Stock Events",
 		Columns: ColumnsRules, Confirm: ConfirmDelivered, MaxRuleFailures: 5, Failover: true,
 	}
-	if stock != wantStock {
+	if !reflect.DeepEqual(stock, wantStock) {
 		t.Errorf("source\n%+v, want\n%+v", stock, wantStock)
 	}
 

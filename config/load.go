@@ -231,6 +231,7 @@ func (l *loader) checkRules(cfg *Config) {
 		first[r.Name] = r
 	}
 	checkOverlap(l.problems, cfg.rules)
+	checkBackfill(l.problems, cfg.Sources, cfg.rules)
 }
 
 func (l *loader) checkSinks(sinks []Sink) {

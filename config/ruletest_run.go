@@ -157,7 +157,7 @@ func (p *pass) read(ctx context.Context, c *relay.Change) error {
 		if err := chunk.Read(ctx, c.Relation, c.New, nil); err != nil {
 			return err
 		}
-		if _, err := chunk.Close(ctx); err != nil {
+		if _, err := chunk.Close(ctx, false); err != nil {
 			return err
 		}
 	}

@@ -32,6 +32,8 @@ var sourceBlock = &Block{
 			Doc: "What the server sends of each table. all: whole rows. rules: only the columns that rules read, the replica identity and the primary key, which the publication then lists, and no other table; it needs PostgreSQL 15. A listed column can be dropped or retyped only after the publication was altered."},
 		{Name: "confirm", Type: TypeString, Default: `"stored"`, OneOf: []string{"stored", "delivered"},
 			Doc: "When PostgreSQL is told that it may forget WAL. stored: when the events are durable in rowhook's log. delivered: when every endpoint has them too, or they are dead letters; for disks that do not survive the machine. An endpoint that is down then makes WAL grow."},
+		{Name: "backfill", Type: TypeStrings,
+			Doc: "Events whose rows are read at the source's first start, in the snapshot in which the slot is made: what was committed before is read, what comes after it is streamed, and no row is in both. The stream waits meanwhile. The events list read in on. Later, use rowhook backfill."},
 		{Name: "max_rule_failures", Type: TypeInteger, Default: "1000", Min: 1,
 			Doc: "The number of changes in a row on which rules may fail before the source stops, so that a broken rule does not fill the log with dead letters."},
 		{Name: "failover", Type: TypeBool, Default: "true",
@@ -53,6 +55,9 @@ type Source struct {
 	// MaxRuleFailures in a row stop the source.
 	MaxRuleFailures int
 	Failover        bool
+	// Backfill are the rules to read rows for at the first start.
+	Backfill []string
+	backfill []settingText
 	// Range is the block's header.
 	Range hcl.Range
 }
@@ -120,6 +125,10 @@ func (e *evaluator) source(b *body) Source {
 		MaxRuleFailures: get[int](b, "max_rule_failures"),
 		Failover:        get[bool](b, "failover"),
 		Range:           b.at,
+		backfill:        get[[]settingText](b, "backfill"),
+	}
+	for _, t := range s.backfill {
+		s.Backfill = append(s.Backfill, t.s)
 	}
 	if t := get[settingText](b, "slot"); t.s != "" {
 		s.Slot = t.s
@@ -172,5 +181,32 @@ func (e *evaluator) databaseURL(t settingText) {
 	}
 	if password && !t.secret {
 		e.warnf(t.at, "Secret written into the file", "Whoever reads this file reads the password. Write url = env(\"DATABASE_URL\") or url = file(\"path\").")
+	}
+}
+
+// checkBackfill reports what a source cannot read rows for.
+func checkBackfill(p *problems, sources []Source, rules []*rule) {
+	for _, s := range sources {
+		for _, t := range s.backfill {
+			var names []string
+			var found *rule
+			for _, r := range rules {
+				if r.Source == s.Name && len(r.Tables) > 0 {
+					names = append(names, r.Name)
+				}
+				if r.Name == t.s {
+					found = r
+				}
+			}
+			switch {
+			case t.unknown:
+			case found == nil:
+				p.errorf(t.at, "Unknown event", "There is no event %q.%s", t.s, didYouMean(t.s, names))
+			case found.Source != s.Name:
+				p.errorf(t.at, "Event of another source", "The event %s is about source %s.", t.s, found.Source)
+			case !found.Ops.Has(relay.Read):
+				p.errorf(t.at, "Event without read", "The event %s (%s) makes nothing of rows that are read. Add \"read\" to its on.", t.s, place(found.at))
+			}
+		}
 	}
 }

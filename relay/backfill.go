@@ -55,8 +55,9 @@ type BackfillProgress struct {
 	// After is the key of the last row read of the table under way, one text a
 	// column; nil is its beginning.
 	After [][]byte `json:",omitempty"`
-	// Rows were read, and made so many Events.
-	Rows, Events int64
+	// Rows were read, and made so many Events. Estimate is about how many rows
+	// there were when it began, 0 when that is not known.
+	Rows, Events, Estimate int64
 	// Point is that of the last chunk, Row and Index are the number of rows and
 	// events of that chunk.
 	Point LSN
@@ -344,12 +345,16 @@ func (c *Chunk) EndTable(table TableName, last bool) {
 	c.place()
 }
 
-// Close lets the stream pass and waits until what was read is durable. It
-// returns the progress as it is then.
-func (c *Chunk) Close(ctx context.Context) (BackfillProgress, error) {
+// Close lets the stream pass, unless hold says that another chunk follows at the
+// same point, and waits until what was read is durable. It returns the progress
+// as it is then.
+func (c *Chunk) Close(ctx context.Context, hold bool) (BackfillProgress, error) {
 	in := c.in
 	in.mu.Lock()
-	err := in.moveGate(0)
+	var err error
+	if !hold {
+		err = in.moveGate(0)
+	}
 	in.kick()
 	progress := c.progress.clone()
 	in.mu.Unlock()

@@ -92,7 +92,7 @@ func TestChunk_StandsExactlyAtItsPoint(t *testing.T) {
 		}
 		check(t, c.Read(t.Context(), tableT, value("skip"), [][]byte{[]byte("3")}))
 		synctest.Wait()
-		progress, err := c.Close(t.Context())
+		progress, err := c.Close(t.Context(), false)
 		check(t, err)
 		check(t, <-streamed)
 		synctest.Wait()
@@ -168,7 +168,7 @@ func TestChunk_AStreamThatHasPassedHasNoPlaceForIt(t *testing.T) {
 		if in.Full() == nil {
 			t.Error("a message passed the point")
 		}
-		if _, err := c.Close(t.Context()); err != nil {
+		if _, err := c.Close(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 		if in.Full() != nil {
@@ -402,7 +402,7 @@ func oneChunk(ctx context.Context, w *backfillWorld, in *relay.Ingest, b *relay.
 		return err
 	}
 	err = readSome(ctx, w, c, b, rows)
-	p, cerr := c.Close(ctx)
+	p, cerr := c.Close(ctx, false)
 	if cerr == nil {
 		b.Progress = p
 	}

@@ -224,6 +224,42 @@ func (f *fake) DropSource(_ context.Context, req *api.DropRequest) (*api.DropRes
 	return &api.DropResponse{Source: req.Source, Slot: "rowhook_shop", Publication: "rowhook_shop"}, nil
 }
 
+func (f *fake) Backfills(_ context.Context, req *api.BackfillsRequest) (*api.Backfills, error) {
+	f.note("backfills", req)
+	all := []api.Backfill{
+		{
+			ID: 2, Event: "order.read", Source: "shop", Where: "id > 5", Rate: 500, State: api.BackfillRunning, Rows: 120, Events: 100, Estimate: 1000,
+			RowsPerSecond: 499.6, Created: noon.Add(-time.Minute), Reason: "its snapshot waits for pid 7",
+		},
+		{
+			ID: 1, Event: "order.read", Source: "shop", State: api.BackfillFailed, Rows: 1, Events: 1, Created: noon.Add(-time.Hour),
+			Ended: noon.Add(-59 * time.Minute), Reason: "division by zero",
+		},
+	}
+	switch req.ID {
+	case 0:
+		return &api.Backfills{Backfills: all}, nil
+	case 1, 2:
+		return &api.Backfills{Backfills: all[2-req.ID : 3-req.ID]}, nil
+	case 3:
+		return &api.Backfills{Backfills: []api.Backfill{{ID: 3, Event: "order.read", State: api.BackfillDone, Rows: 7, Events: 7, Created: noon, Ended: noon}}}, nil
+	}
+	return nil, api.Errorf(api.CodeNotFound, "backfill %d: not found", req.ID)
+}
+
+func (f *fake) StartBackfill(_ context.Context, req *api.BackfillRequest) (*api.Backfill, error) {
+	f.note("start backfill", req)
+	if req.Where == "x" {
+		return nil, api.Errorf(api.CodeInvalid, `the condition "x" cannot be used on public.orders: column "x" does not exist`)
+	}
+	return &api.Backfill{ID: 3, Event: req.Event, Source: "shop", Where: req.Where, Rate: req.Rate, State: api.BackfillWaiting, Estimate: 7, Created: noon}, nil
+}
+
+func (f *fake) CancelBackfill(_ context.Context, req *api.CancelBackfillRequest) (*api.Backfill, error) {
+	f.note("cancel backfill", req)
+	return &api.Backfill{ID: req.ID, Event: "order.read", Source: "shop", State: api.BackfillCancelled, Rows: 120, Events: 100, Created: noon, Ended: noon}, nil
+}
+
 func (f *fake) Backup(_ context.Context, req *api.BackupRequest) (*api.BackupResponse, error) {
 	f.note("backup", req)
 	return &api.BackupResponse{Path: req.Path, Bytes: 1234567}, nil

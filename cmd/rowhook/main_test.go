@@ -27,7 +27,7 @@ func TestTypoUnderAGroupIsAnError(t *testing.T) {
 	n := 0
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
-		if c.HasSubCommands() {
+		if c.HasSubCommands() && !strings.Contains(c.Use, " ") { // a group that takes no argument itself
 			n++
 			args := append(strings.Fields(c.CommandPath())[1:], "bogus")
 			if stdout, stderr, code := runLine(t, args...); code != exitUsage || stdout != "" || !strings.Contains(stderr, `"bogus"`) {

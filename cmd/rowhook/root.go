@@ -54,7 +54,7 @@ configuration is wrong; 3 (status) no daemon runs or a source makes no progress,
 	add("rules", p.initCommand(), p.testCommand(), p.recordCommand(), p.formatCommand())
 	add("daemon", p.planCommand())
 	add("look", p.statusCommand(), p.explainCommand(), p.eventsCommand(), p.deliveriesCommand(), p.endpointsCommand(),
-		p.checkpointCommand(), p.sourceCommand(), p.backupCommand())
+		p.checkpointCommand(), p.backfillCommand(), p.sourceCommand(), p.backupCommand())
 	root.AddCommand(p.receiveCommand(), p.versionCommand())
 	root.SetHelpCommand(helpCommand(root))
 	root.InitDefaultHelpCmd()
@@ -67,7 +67,7 @@ configuration is wrong; 3 (status) no daemon runs or a source makes no progress,
 // Left alone, cobra answers a wrong word under a group with help and exit code
 // 0.
 func strict(cmd *cobra.Command) {
-	if cmd.HasSubCommands() {
+	if cmd.HasSubCommands() && cmd.RunE == nil {
 		cmd.Args = noSubcommand
 		cmd.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	} else {

@@ -36,6 +36,7 @@ type Reads interface {
 	Endpoints(context.Context, *api.EndpointsRequest) (*api.Endpoints, error)
 	Checkpoints(context.Context, *api.CheckpointsRequest) (*api.Checkpoints, error)
 	Explain(context.Context, *api.ExplainRequest) (*api.Explanation, error)
+	Backfills(context.Context, *api.BackfillsRequest) (*api.Backfills, error)
 }
 
 // Changes are the calls that change something. Each is logged.
@@ -47,6 +48,8 @@ type Changes interface {
 	DisableEndpoint(context.Context, *api.EndpointRequest) (*api.Endpoint, error)
 	ResetCheckpoint(context.Context, *api.ResetRequest) (*api.ResetResponse, error)
 	DropSource(context.Context, *api.DropRequest) (*api.DropResponse, error)
+	StartBackfill(context.Context, *api.BackfillRequest) (*api.Backfill, error)
+	CancelBackfill(context.Context, *api.CancelBackfillRequest) (*api.Backfill, error)
 	Backup(context.Context, *api.BackupRequest) (*api.BackupResponse, error)
 }
 
@@ -64,6 +67,9 @@ func (s *Server) routeCalls(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/endpoints/list", read(s, a.Endpoints))
 	mux.HandleFunc("POST /v1/checkpoints/list", read(s, a.Checkpoints))
 	mux.HandleFunc("POST /v1/explain", read(s, a.Explain))
+	mux.HandleFunc("POST /v1/backfills/list", read(s, a.Backfills))
+	mux.HandleFunc("POST /v1/backfills/start", change(s, "start backfill", a.StartBackfill))
+	mux.HandleFunc("POST /v1/backfills/cancel", change(s, "cancel backfill", a.CancelBackfill))
 	mux.HandleFunc("POST /v1/events/retry-failures", change(s, "retry failed changes", a.RetryFailures))
 	mux.HandleFunc("POST /v1/deliveries/retry", change(s, "retry deliveries", a.Retry))
 	mux.HandleFunc("POST /v1/endpoints/remove", change(s, "remove endpoint", a.RemoveEndpoint))

@@ -20,6 +20,7 @@ type Store interface {
 	Endpoints(ctx context.Context) ([]relay.EndpointRow, error)
 	Cursors(ctx context.Context) (rows []relay.CursorState, routed map[string]int64, err error)
 	Streams(ctx context.Context) (map[string]relay.StreamState, error)
+	Backfills(ctx context.Context) ([]relay.Backfill, error)
 }
 
 // Views are the [Reads] of a store: everything that needs no running daemon.

@@ -178,6 +178,21 @@ func (c *Client) DropSource(ctx context.Context, req *DropRequest) (*DropRespons
 	return call[DropResponse](ctx, c, http.MethodPost, "/v1/sources/drop", req)
 }
 
+// Backfills lists backfills.
+func (c *Client) Backfills(ctx context.Context, req *BackfillsRequest) (*Backfills, error) {
+	return call[Backfills](ctx, c, http.MethodPost, "/v1/backfills/list", req)
+}
+
+// StartBackfill makes events of the rows that exist.
+func (c *Client) StartBackfill(ctx context.Context, req *BackfillRequest) (*Backfill, error) {
+	return call[Backfill](ctx, c, http.MethodPost, "/v1/backfills/start", req)
+}
+
+// CancelBackfill ends a backfill.
+func (c *Client) CancelBackfill(ctx context.Context, req *CancelBackfillRequest) (*Backfill, error) {
+	return call[Backfill](ctx, c, http.MethodPost, "/v1/backfills/cancel", req)
+}
+
 // Backup writes a consistent copy of the store.
 func (c *Client) Backup(ctx context.Context, req *BackupRequest) (*BackupResponse, error) {
 	return call[BackupResponse](ctx, c, http.MethodPost, "/v1/backup", req)

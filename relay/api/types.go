@@ -302,6 +302,68 @@ type DropResponse struct {
 	Note        string `json:"note,omitempty"`
 }
 
+// BackfillRequest asks for the rows that exist to be made events of a rule.
+type BackfillRequest struct {
+	// Event is the rule's label.
+	Event string `json:"event"`
+	// Where is an SQL condition on the rows.
+	Where string `json:"where,omitempty"`
+	// Rate bounds the rows read each second; 0 is no bound.
+	Rate int `json:"rate,omitempty"`
+}
+
+// BackfillsRequest asks for backfills: the one with the ID, or, with ID 0, all.
+type BackfillsRequest struct {
+	ID int64 `json:"id,omitempty"`
+}
+
+// Backfills is a list of backfills, newest first.
+type Backfills struct {
+	Backfills []Backfill `json:"backfills"`
+}
+
+// The states of a backfill.
+const (
+	BackfillWaiting   = "waiting" // for its turn, its source, or the daemon
+	BackfillRunning   = "running"
+	BackfillDone      = "done"
+	BackfillCancelled = "cancelled"
+	BackfillFailed    = "failed"
+)
+
+// Backfill makes events of the rows that exist.
+type Backfill struct {
+	ID     int64  `json:"id"`
+	Event  string `json:"event"`
+	Source string `json:"source"`
+	Where  string `json:"where,omitempty"`
+	Rate   int    `json:"rate,omitempty"`
+	// Initial says that the configuration asked for it at the first start.
+	Initial bool   `json:"initial,omitempty"`
+	State   string `json:"state"`
+	// Reason says why it failed, or what it waits for.
+	Reason string `json:"reason,omitempty"`
+	// Rows were read and made so many Events; Estimate is about how many rows there
+	// were when it began, 0 while that is not known.
+	Rows     int64 `json:"rows"`
+	Events   int64 `json:"events"`
+	Estimate int64 `json:"estimate,omitempty"`
+	// RowsPerSecond is how fast it reads.
+	RowsPerSecond float64   `json:"rows_per_second,omitempty"`
+	Created       time.Time `json:"created"`
+	Ended         time.Time `json:"ended,omitzero"`
+}
+
+// HasEnded reports whether the backfill does not change any more.
+func (b *Backfill) HasEnded() bool {
+	return b.State != BackfillWaiting && b.State != BackfillRunning
+}
+
+// CancelBackfillRequest ends a backfill. The events it has made stay.
+type CancelBackfillRequest struct {
+	ID int64 `json:"id"`
+}
+
 // BackupRequest asks for a consistent copy of the store.
 type BackupRequest struct {
 	// Path is the absolute path of a file that does not exist yet.

@@ -16,8 +16,12 @@ import (
 
 // session starts the source and reads it until something breaks.
 func (s *source) session(ctx context.Context) error {
+	defer s.backfills.dropFirst()
 	start, in, err := s.start(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.backfills.hold(in); err != nil {
 		return err
 	}
 	stop := s.runIngest(in)
@@ -47,6 +51,7 @@ func (s *source) session(ctx context.Context) error {
 		return err
 	}
 	wg.Go(func() { s.watch(watch, unwatch, sv) })
+	wg.Go(func() { s.backfills.run(watch, in) })
 	s.log.Info("streaming", "slot", s.cfg.Slot, "lsn", start.LSN.String(), "generation", start.Generation)
 	s.heard.Store(0)
 	s.setState(api.SourceStreaming, "")

@@ -49,6 +49,7 @@ type source struct {
 	notifyGaps, notifyGapMicros atomic.Int64
 	heard                       atomic.Int64 // last sign of life of the server, microseconds
 	reconnects                  atomic.Int64
+	backfills                   *backfiller
 
 	mu            sync.Mutex
 	state         string
@@ -84,6 +85,7 @@ func newSource(ctx context.Context, d *Daemon, cfg *config.Source) (*source, err
 		log:   d.log.With("source", cfg.Name),
 		state: api.SourceStarting, since: time.Now(), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
+	s.backfills = newBackfiller(cfg.Name, backfillConfig{cfg.URL, cfg.Slot, cfg.Publication}, d.store, s.log)
 	gaps, err := d.store.Gaps(ctx, cfg.Name)
 	if err != nil {
 		return nil, err
@@ -374,6 +376,12 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	if err := s.publish(ctx); err != nil {
 		return nil, nil, err
 	}
+	begin := false
+	if first := known == nil || known.Phase == relay.PhaseCreating; first && plan.State.Generation == 1 {
+		if begin, err = s.backfills.want(ctx, s.cfg.Backfill); err != nil {
+			return nil, nil, stored(err)
+		}
+	}
 	if err := s.beginReset(reset); err != nil {
 		return nil, nil, err
 	}
@@ -386,7 +394,7 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	}
 	state := plan.State
 	if plan.Action != relay.StartStream {
-		if state, err = s.createSlot(ctx, sv, plan); err != nil {
+		if state, err = s.createSlot(ctx, sv, plan, begin); err != nil {
 			return nil, nil, err
 		}
 	} else if sv.AlterFailover(planOptions(s.cfg, s.rules)) {
@@ -514,15 +522,20 @@ func (s *source) warnOnce(last *string, problem string, is bool, msg string) {
 	*last = problem
 }
 
-// createSlot makes the slot of a plan and stores where it begins.
-func (s *source) createSlot(ctx context.Context, sv *cdc.ServerState, plan *relay.StartPlan) (relay.SourceState, error) {
+// createSlot makes the slot of a plan and stores where it begins. With snapshot
+// the backfiller gets the snapshot that the slot begins with.
+func (s *source) createSlot(ctx context.Context, sv *cdc.ServerState, plan *relay.StartPlan, snapshot bool) (relay.SourceState, error) {
 	state := plan.State
 	if plan.Action == relay.StartRecreate {
 		if err := cdc.DropSlot(ctx, s.cfg.URL, s.cfg.Slot); err != nil {
 			return state, err
 		}
 	}
-	lsn, err := cdc.CreateSlot(ctx, s.cfg.URL, s.cfg.Slot, cdc.SlotOptions{Failover: s.cfg.Failover && sv.CanFailover()})
+	o := cdc.SlotOptions{Failover: s.cfg.Failover && sv.CanFailover()}
+	if snapshot {
+		o.Exported = s.backfills.adopt
+	}
+	lsn, err := cdc.CreateSlot(ctx, s.cfg.URL, s.cfg.Slot, o)
 	if err != nil {
 		return state, err
 	}

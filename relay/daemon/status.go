@@ -112,6 +112,16 @@ func (s *source) status() api.SourceStatus {
 	return st
 }
 
+// standing returns the state of the source, and why it is not streaming.
+func (s *source) standing() (state, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != api.SourceStreaming {
+		return s.state, s.reason
+	}
+	return s.liveness()
+}
+
 // liveness says whether a connected source makes progress.
 func (s *source) liveness() (state, reason string) {
 	if s.paused != "" {
@@ -125,6 +135,8 @@ func (s *source) liveness() (state, reason string) {
 	}
 	heard := s.heard.Load()
 	switch {
+	case s.backfills.isHolding():
+		// The stream waits for rows that are being read, and hears nothing.
 	case heard == 0 && time.Since(s.since) > silence:
 		return api.SourceWaiting, "connected, and the server has sent nothing yet"
 	case heard == 0:

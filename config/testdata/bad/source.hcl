@@ -67,6 +67,31 @@ source "postgres" "block" {
   retry {}
 }
 
+source "postgres" "reads" {
+  url      = "postgres://app@db/g"
+  backfill = [
+    "order.read",
+    "order.reed",   # ERROR: Unknown event | Did you mean order.read
+    "order.placed", # ERROR: Event of another source | source twice
+    "order.made",   # ERROR: Event without read | Add "read" to its on
+  ]
+}
+
+event "order.read" {
+  source = source.reads
+  table  = "public.orders"
+  on     = ["insert", "read"]
+  data   = row
+}
+
+event "order.made" {
+  source = source.reads
+  table  = "public.orders"
+  on     = ["insert"]
+  type   = "order.made2"
+  data   = row
+}
+
 event "order.placed" {
   source = source.twice
   table  = "public.orders"
