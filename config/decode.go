@@ -18,6 +18,8 @@ type body struct {
 	// repeated are the inner blocks that may stand several times, in the order of
 	// the file.
 	repeated []*body
+	// free is the content of a block whose arguments have names of the user's.
+	free *hclsyntax.Body
 }
 
 // setting is an argument that stands in the file. A setting whose value was
@@ -50,6 +52,10 @@ func (t settingText) show() string {
 func (e *evaluator) decode(def *Block, block *hclsyntax.Block) *body {
 	b := &body{def: def, at: block.DefRange(), args: map[string]*setting{}, blocks: map[string]*body{}}
 	b.labels = e.decodeLabels(def, block)
+	if def.Free {
+		b.free = block.Body
+		return b
+	}
 	for _, attr := range inOrder(block.Body.Attributes) {
 		arg := def.argument(attr.Name)
 		if arg == nil {

@@ -62,6 +62,7 @@ var eventBlock = &Block{
 		{Name: "barrier", Type: TypeBool, Default: "false", In: ofTable,
 			Doc: "Whether the event is ordered with every event of its table at an endpoint, not only with those of its key. Events of truncate always are."},
 	},
+	Blocks: []*Block{schemaBlock},
 }
 
 // rule is a relay.Rule with what only a check needs.
@@ -326,6 +327,7 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 			return // reported by the parser
 		}
 	}
+	schema := e.schema(b)
 	if !one || exprs[3] == nil || (kind == ruleTable && r.Ops == 0) {
 		return // what the expressions may name is not known
 	}
@@ -336,6 +338,7 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 		secret:          e.secretText,
 		payloadText:     get[settingText](b, "payload_format").s == "text",
 		numbersAsString: get[settingText](b, "numbers").s == "string",
+		schema:          schema,
 	}
 	compiled, diags := compileExprs(scope, given[0], given[1], given[2], given[3])
 	e.list = append(e.list, diags...)

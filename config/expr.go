@@ -39,6 +39,7 @@ type exprScope struct {
 	secret          func(hclsyntax.Expression) (string, bool)
 	payloadText     bool // payload_format = "text"
 	numbersAsString bool // numbers = "string"
+	schema          *schemaDecl
 }
 
 // ruleExprs is the compiled expressions of one event block. It is immutable.

@@ -17,6 +17,7 @@ type program struct {
 	forEach     evalFn // nil: one event of the change
 	key, tenant evalFn
 	data        emitFn
+	schema      *schemaDecl // nil when there is none
 	// noData says that the rule has no data of its own, and so a truncate,
 	// which has no row, has none either.
 	noData bool
@@ -34,7 +35,7 @@ type program struct {
 // bind compiles the expressions for a relation, nil for channels and messages.
 func (e *ruleExprs) bind(rel *relay.Relation) (relay.Program, error) {
 	b := &binder{rel: rel, src: e.scope.source}
-	p := &program{exprs: e, rel: rel, payloadText: e.scope.payloadText, numbers: pgvalue.Printer{NumbersAsString: e.scope.numbersAsString}}
+	p := &program{exprs: e, rel: rel, payloadText: e.scope.payloadText, schema: e.scope.schema, numbers: pgvalue.Printer{NumbersAsString: e.scope.numbersAsString}}
 	p.frame.prog = p
 	if e.when != nil {
 		p.when = b.cond(e.when.node, "when")
@@ -153,6 +154,11 @@ func (p *program) draft(c *relay.Change, d *relay.Draft) error {
 	f.unchanged = nil
 	if f.omit && f.err == nil {
 		f.err = &evalError{msg: "the data is a column that was not sent, because it is stored out of line (TOAST) and did not change: put it into an object, where it can be left out"}
+	}
+	if p.schema != nil && f.err == nil {
+		if why := f.misfit(p.schema.typ, d.Data, "data"); why != "" {
+			f.fail(p.exprs.data.rng, why)
+		}
 	}
 	if f.err != nil {
 		return p.failure(p.exprs.data)

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/rowhook/rowhook/config/contract"
 	"github.com/rowhook/rowhook/relay"
 )
 
@@ -29,6 +30,9 @@ func (e *evaluator) hash(r *rule, scope exprScope, exprs [len(expressionNames)]h
 		fmt.Fprintf(h, "%q %q, ", t.Schema, t.Name)
 	}
 	fmt.Fprintf(h, "%d %q %q %d %q %d %q %q %t %t %t %t", LanguageVersion, r.Name, r.Type, r.Version, r.Source, r.Ops, r.Channel, r.Message, r.NonTransactional, r.Barrier, scope.payloadText, scope.numbersAsString)
+	if scope.schema != nil {
+		fmt.Fprintf(h, " schema %s", contract.Signature(scope.schema.typ))
+	}
 	for i, x := range exprs {
 		fmt.Fprintf(h, " %d:", i)
 		if x != nil {

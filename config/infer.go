@@ -63,6 +63,9 @@ func (e *ruleExprs) infer(t *relay.Table) inferred {
 		c.outer = e.data.rng
 		c.absentRow(e.data.node, here)
 	}
+	if e.scope.schema != nil {
+		c.checkSchema(e, out.data)
+	}
 	out.diags = c.diags
 	return out
 }

@@ -31,6 +31,7 @@ const (
 	// exitNotReady is of status: no daemon runs, or a source of it makes no
 	// progress.
 	exitNotReady = 3
+	exitBreaks   = 3 // of types --compat: receivers may not survive a change
 	// exitUnformatted is of fmt --check: a file is not in its canonical form.
 	exitUnformatted = 3
 )

@@ -51,7 +51,7 @@ configuration is wrong; 3 (status) no daemon runs or a source makes no progress,
 		}
 	}
 	add("daemon", p.runCommand(), p.checkCommand())
-	add("rules", p.initCommand(), p.testCommand(), p.recordCommand(), p.formatCommand())
+	add("rules", p.initCommand(), p.testCommand(), p.recordCommand(), p.formatCommand(), p.typesCommand())
 	add("daemon", p.planCommand())
 	add("look", p.statusCommand(), p.explainCommand(), p.eventsCommand(), p.deliveriesCommand(), p.endpointsCommand(),
 		p.checkpointCommand(), p.backfillCommand(), p.sourceCommand(), p.backupCommand())

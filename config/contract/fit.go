@@ -48,11 +48,11 @@ func overlapStrings(a, b Type) bool {
 	if a.Values == nil {
 		return a.Format == "" || b.Format == "" || a.Format == b.Format
 	}
-	return slices.ContainsFunc(a.Values, func(v string) bool { return b.hasString(v) })
+	return slices.ContainsFunc(a.Values, func(v string) bool { return Has(b, v) })
 }
 
-// hasString reports whether a string may be of the type.
-func (t Type) hasString(s string) bool {
+// Has reports whether a string is of the type.
+func Has(t Type, s string) bool {
 	if t.Values != nil {
 		return slices.Contains(t.Values, s)
 	}
@@ -70,6 +70,8 @@ type Misfit struct {
 	// Why is what the new values are and the wanted ones are not, in the words of
 	// a sentence about the place.
 	Why string
+	// Narrow says that the kinds agree and only some values do not.
+	Narrow bool
 }
 
 // Fit says in which ways values of have may not be of want; none when they
@@ -89,6 +91,11 @@ type fitter struct {
 
 func (f *fitter) add(path, why string) {
 	f.found = append(f.found, Misfit{Path: path, Why: why})
+}
+
+// narrow adds a misfit of values of a kind; where none fits it is no narrow one.
+func (f *fitter) narrow(path, why string, have, want Type, k Kinds) {
+	f.found = append(f.found, Misfit{Path: path, Why: why, Narrow: Overlap(have.Only(k), want.Only(k))})
 }
 
 func (f *fitter) fit(path string, have, want Type) {
@@ -128,19 +135,19 @@ func (f *fitter) fit(path string, have, want Type) {
 func (f *fitter) fitNumbers(path string, have, want Type) {
 	switch {
 	case want.Integer && !have.Integer:
-		f.add(path, "may have a fraction")
+		f.narrow(path, "may have a fraction", have, want, Number)
 	case want.Min != nil && (have.Min == nil || have.Min.Cmp(want.Min) < 0), want.Max != nil && (have.Max == nil || have.Max.Cmp(want.Max) > 0):
-		f.add(path, "may be "+have.Only(Number).describe()+", and not only "+want.Only(Number).describe())
+		f.narrow(path, "may be "+have.Only(Number).describe()+", and not only "+want.Only(Number).describe(), have, want, Number)
 	}
 	if !f.lenient && (have.NaN && !want.NaN || have.Infinite && !want.Infinite) {
-		f.add(path, "may be NaN or an infinity, sent as a string")
+		f.narrow(path, "may be NaN or an infinity, sent as a string", have, want, Number)
 	}
 }
 
 func (f *fitter) fitStrings(path string, have, want Type) {
 	switch {
 	case want.Values != nil && have.Values == nil:
-		f.add(path, "may be any string, and not only "+want.Only(String).describe())
+		f.narrow(path, "may be any string, and not only "+want.Only(String).describe(), have, want, String)
 	case want.Values != nil:
 		var more []string
 		for _, v := range have.Values {
@@ -153,13 +160,13 @@ func (f *fitter) fitStrings(path string, have, want Type) {
 		}
 	case have.Values != nil:
 		for _, v := range have.Values {
-			if !want.hasString(v) {
+			if !Has(want.Only(String), v) {
 				f.add(path, "may be "+strconv.Quote(v)+", which is not "+want.Only(String).describe())
 				return
 			}
 		}
 	case want.Format != "" && have.Format != want.Format:
-		f.add(path, "may be "+have.Only(String).describe()+", and not only "+want.Only(String).describe())
+		f.narrow(path, "may be "+have.Only(String).describe()+", and not only "+want.Only(String).describe(), have, want, String)
 	}
 }
 

@@ -149,14 +149,15 @@ func schemaOfNumber(t Type) []schema {
 	if t.Integer {
 		s["type"] = "integer"
 	}
-	if t.Min != nil && t.Max != nil && t.Min.Cmp(t.Max) == 0 {
-		return []schema{{"const": json.Number(decimal(t.Min))}}
-	}
-	if t.Min != nil {
-		s["minimum"] = json.Number(decimal(t.Min))
-	}
-	if t.Max != nil {
-		s["maximum"] = json.Number(decimal(t.Max))
+	switch {
+	case t.Min != nil && t.Max != nil && t.Min.Cmp(t.Max) == 0:
+		s = schema{"const": json.Number(decimal(t.Min))}
+	case t.Min != nil || t.Max != nil:
+		for name, bound := range map[string]*big.Rat{"minimum": t.Min, "maximum": t.Max} {
+			if bound != nil {
+				s[name] = json.Number(decimal(bound))
+			}
+		}
 	}
 	var special []any
 	if t.NaN {
@@ -237,9 +238,9 @@ func readSchema(s schema) (Type, error) {
 		case string:
 			return OneOf(c), nil
 		case json.Number:
-			n, ok := new(big.Rat).SetString(c.String())
-			if !ok {
-				return Type{}, fmt.Errorf("const %s is no number", c)
+			n, err := readNumber(c)
+			if err != nil {
+				return Type{}, err
 			}
 			return Type{Kinds: Number, Integer: n.IsInt(), Min: n, Max: n}, nil
 		}
@@ -268,6 +269,17 @@ func readSchema(s schema) (Type, error) {
 	return t, nil
 }
 
+// readNumber reads a bound as it is printed: without an exponent, which might
+// stand for more digits than there is memory.
+func readNumber(n json.Number) (*big.Rat, error) {
+	if len(n) < 100 && !strings.ContainsAny(n.String(), "eE") {
+		if r, ok := new(big.Rat).SetString(n.String()); ok {
+			return r, nil
+		}
+	}
+	return nil, fmt.Errorf("%.20s is no number of rowhook types", n)
+}
+
 // unionSchemas is Union for the alternatives of one type: the names of special
 // numbers beside numbers are no strings of their own.
 func unionSchemas(t, u Type) Type {
@@ -289,7 +301,10 @@ func readKind(s schema, name any) (Type, error) {
 		t := Type{Kinds: Number, Integer: name == "integer"}
 		for member, into := range map[string]**big.Rat{"minimum": &t.Min, "maximum": &t.Max} {
 			if n, ok := s[member].(json.Number); ok {
-				*into, _ = new(big.Rat).SetString(n.String())
+				var err error
+				if *into, err = readNumber(n); err != nil {
+					return t, err
+				}
 			}
 		}
 		return t, nil

@@ -73,3 +73,26 @@ event "unsent" {
     id   = new.id
   }
 }
+
+event "schema" {
+  table = "public.shop"
+  on    = ["update"]
+  data = {
+    total = new.mtotal # ERROR: Data does not fit the schema | total may be null; the schema in line 90 says a whole number. Give a value with coalesce()
+    color = new.color  # ERROR: Data does not fit the schema | color may be "green"
+    email = new.name   # WARNING: Value may not be sent | left out # ERROR: Data does not fit the schema | email may be left out
+    code  = new.code
+    place = { zip = new.paid } # ERROR: Data does not fit the schema | place.zip may be a bool, and not only a whole number
+    cents = new.price  # WARNING: Data may not fit the schema | may have a fraction
+    ratio = new.ratio
+  }
+  schema {
+    total = integer
+    color = enum("red")
+    email = string
+    code  = string
+    place = { zip = integer }
+    cents = integer
+    ratio = number
+  }
+}
