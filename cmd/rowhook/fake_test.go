@@ -56,7 +56,7 @@ func (f *fake) Status(context.Context, *api.StatusRequest) (*api.Status, error) 
 			Append: api.Histogram{Bounds: []float64{0.001, 0.01}, Counts: []uint64{98, 2, 0}},
 		},
 		Sources: []api.SourceStatus{{
-			Name: "shop", State: api.SourceStreaming, Checkpoint: "0/16B3748", LagBytes: number(0), RetainedBytes: number(2 << 20),
+			Name: "shop", State: api.SourceStreaming, Checkpoint: "0/16B3748", LagBytes: number(0), RetainedBytes: number(2 << 20), RetainedLimitBytes: number(50 << 30), SafeBytes: number(49 << 30), WALStatus: "extended",
 			LastChange: noon.Add(-3 * time.Second), Changes: 200, Events: 30, Gaps: 1,
 			LastGap:  &api.Gap{Generation: 2, At: noon.Add(-time.Hour), Reason: "reset to now"},
 			Channels: []api.ChannelStatus{{Name: "exports", Listening: true}, {Name: "imports"}},

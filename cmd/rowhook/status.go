@@ -122,6 +122,9 @@ func (p *program) printSources(st *api.Status) error {
 		if s.Reason != "" && st.Running {
 			fmt.Fprintf(p.stdout, "  %s is %s: %s\n", printable(s.Name), s.State, paragraph(s.Reason, "    "))
 		}
+		if s.RetainedBytes != nil {
+			fmt.Fprintf(p.stdout, "  %s pins %s\n", printable(s.Name), pinned(s))
+		}
 		if g := s.LastGap; g != nil {
 			fmt.Fprintf(p.stdout, "  %s has a gap before generation %d, %s: %s\n", printable(s.Name), g.Generation, p.clock(g.At), paragraph(g.Reason, "    "))
 		}
@@ -132,6 +135,22 @@ func (p *program) printSources(st *api.Status) error {
 		}
 	}
 	return nil
+}
+
+// pinned says how much WAL a source's slot pins, and how much it can.
+func pinned(s *api.SourceStatus) string {
+	text := size(*s.RetainedBytes) + " of WAL"
+	if s.WALStatus != "" && s.WALStatus != "reserved" {
+		text += " (" + printable(s.WALStatus) + ")"
+	}
+	if s.RetainedLimitBytes == nil {
+		return text + ", at worst all that the disk of the database holds (max_slot_wal_keep_size = -1)"
+	}
+	text += ", at worst " + size(*s.RetainedLimitBytes) + " (max_slot_wal_keep_size)"
+	if s.SafeBytes != nil {
+		text += "; the slot is in danger after " + size(*s.SafeBytes) + " more"
+	}
+	return text
 }
 
 func (p *program) printRules(st *api.Status) error {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"runtime"
 
@@ -61,6 +62,8 @@ var (
 	descSourceP      = desc("source_checkpoint_lsn", "LSN up to which everything is durably in the log, as a number.", "source")
 	descSourceCF     = desc("source_confirmed_lsn", "LSN that was confirmed to the server, as a number.", "source")
 	descSourceWAL    = desc("source_retained_wal_bytes", "WAL that the slot makes the server keep.", "source")
+	descSourceWALMax = desc("source_retained_wal_limit_bytes", "WAL that the slot makes the server keep at worst, before it is lost; +Inf when only the disk bounds it.", "source")
+	descSourceSafe   = desc("source_safe_wal_bytes", "WAL that may be written before the slot is in danger; absent when nothing bounds what it keeps.", "source")
 	descSourceGen    = desc("source_generation", "Number of the period of unbroken history.", "source")
 	descSourceLast   = desc("source_last_change_timestamp_seconds", "When the last change was received.", "source")
 	descSourceTx     = desc("source_transactions_total", "Transactions read.", "source")
@@ -94,7 +97,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descUp, descBuildInfo,
 		descLogBytes, descLogMaxBytes, descLogFull, descStoreAppend, descStoreErrors,
-		descSourceUp, descSourceState, descSourceLag, descSourceP, descSourceCF, descSourceWAL, descSourceGen, descSourceLast,
+		descSourceUp, descSourceState, descSourceLag, descSourceP, descSourceCF, descSourceWAL, descSourceWALMax, descSourceSafe, descSourceGen, descSourceLast,
 		descSourceTx, descSourceChg, descSourceEvents, descSourceRec, descSourceGaps, descNotifyGaps, descNotifyLength, descChannelUp, descChannelN,
 		descRuleSeen, descRuleMatched, descRuleFailed,
 		descEndpointUp, descEndpointBehind, descEndpointOldest, descEndpointInFlight, descEndpointRetrying, descEndpointDead, descEndpointHeld,
@@ -165,6 +168,14 @@ func (e emitter) source(s *api.SourceStatus) {
 	}
 	if s.RetainedBytes != nil {
 		e.gauge(descSourceWAL, float64(*s.RetainedBytes), s.Name)
+		limit := math.Inf(1)
+		if s.RetainedLimitBytes != nil {
+			limit = float64(*s.RetainedLimitBytes)
+		}
+		e.gauge(descSourceWALMax, limit, s.Name)
+	}
+	if s.SafeBytes != nil {
+		e.gauge(descSourceSafe, float64(*s.SafeBytes), s.Name)
 	}
 	if lsn, err := relay.ParseLSN(s.Checkpoint); err == nil {
 		e.gauge(descSourceP, float64(lsn), s.Name)

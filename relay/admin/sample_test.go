@@ -20,7 +20,7 @@ func sample() *api.Status {
 		},
 		Sources: []api.SourceStatus{{
 			Name: "shop", State: api.SourceStreaming, Checkpoint: "0/16B3748", Confirmed: "0/16B3700", Server: "0/16B4000",
-			LagBytes: ptr(2232), RetainedBytes: ptr(4096), LastChange: noon.Add(-3 * time.Second), Generation: 2,
+			LagBytes: ptr(2232), RetainedBytes: ptr(4096), SafeBytes: ptr(8192), LastChange: noon.Add(-3 * time.Second), Generation: 2,
 			Transactions: 10, Changes: 200, Events: 30, Reconnects: 4, Gaps: 1,
 			Channels: []api.ChannelStatus{{Name: "exports", Listening: true, Notifications: 6}}, NotifyGaps: 2, NotifyGapSeconds: 1.5,
 		}},

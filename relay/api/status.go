@@ -90,9 +90,17 @@ type SourceStatus struct {
 	Server     string `json:"server,omitempty"`
 	// LagBytes is the WAL between checkpoint and server, RetainedBytes the WAL
 	// that the slot makes the server keep. Both are absent when unknown.
-	LagBytes      *int64    `json:"lag_bytes,omitempty"`
-	RetainedBytes *int64    `json:"retained_bytes,omitempty"`
-	LastChange    time.Time `json:"last_change,omitzero"`
+	LagBytes      *int64 `json:"lag_bytes,omitempty"`
+	RetainedBytes *int64 `json:"retained_bytes,omitempty"`
+	// RetainedLimitBytes is what the slot makes the server keep at worst
+	// (max_slot_wal_keep_size): it is lost beyond. Where RetainedBytes is known and
+	// this is absent, nothing bounds it but the disk of the database. SafeBytes may
+	// be written before the slot is in danger. WALStatus is wal_status of
+	// pg_replication_slots: reserved, extended, unreserved or lost.
+	RetainedLimitBytes *int64    `json:"retained_limit_bytes,omitempty"`
+	SafeBytes          *int64    `json:"safe_bytes,omitempty"`
+	WALStatus          string    `json:"wal_status,omitempty"`
+	LastChange         time.Time `json:"last_change,omitzero"`
 
 	Transactions int64 `json:"transactions"`
 	Changes      int64 `json:"changes"`

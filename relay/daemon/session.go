@@ -231,6 +231,35 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cd
 	}
 }
 
+// rest waits until a stopped source is to start again, and looks at its slot
+// meanwhile, which pins more and more WAL. It returns an error when ctx is done.
+func (s *source) rest(ctx context.Context, again <-chan time.Time) error {
+	tick := time.NewTicker(inspectInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-again:
+			return nil
+		case <-s.wake:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if s.server == nil { // nobody else sets it now
+			continue
+		}
+		looking, cancel := context.WithTimeout(ctx, inspectInterval/2)
+		now, err := s.server.Refresh(looking, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+		cancel()
+		if err == nil {
+			s.mu.Lock()
+			s.server = now
+			s.mu.Unlock()
+		}
+	}
+}
+
 // missing returns a table of the rules that the publication had and has not any
 // more, or "".
 func missing(rules *relay.RuleSet, had, has *cdc.PublicationState) string {

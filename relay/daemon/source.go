@@ -222,14 +222,10 @@ func (s *source) run(ctx context.Context) error {
 			if errors.As(err, new(*unusableError)) {
 				again = time.After(unusableRetry)
 			}
-			select {
-			case <-again:
-				continue
-			case <-s.wake:
-				continue
-			case <-ctx.Done():
+			if s.rest(ctx, again) != nil {
 				return nil
 			}
+			continue
 		}
 		if time.Since(began) > time.Minute {
 			retry.Reset()

@@ -106,7 +106,13 @@ func (s *source) status() api.SourceStatus {
 		}
 		if sv.Slot != nil {
 			st.Confirmed = sv.Slot.ConfirmedFlush.String()
-			st.RetainedBytes = &sv.Slot.Retained
+			st.RetainedBytes, st.WALStatus = &sv.Slot.Retained, sv.Slot.WALStatus
+			if sv.SlotKeepSize >= 0 {
+				st.RetainedLimitBytes = &sv.SlotKeepSize
+			}
+			if sv.Slot.SafeWALSize >= 0 {
+				st.SafeBytes = &sv.Slot.SafeWALSize
+			}
 		}
 	}
 	return st
