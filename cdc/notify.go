@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -22,6 +24,7 @@ type Listener struct {
 	Source string
 	URL    relay.Secret
 	// Channels are listened to under exactly these names, 1 to 63 bytes each.
+	// While Run runs, SetChannels changes them.
 	Channels []string
 	// Since is when an earlier life was last seen to listen; zero is never. From
 	// then on to the first LISTEN is a gap too.
@@ -35,6 +38,35 @@ type Listener struct {
 	MaxPause time.Duration
 	// Log is where the listener tells what it does; nil is nowhere.
 	Log *slog.Logger
+
+	mu  sync.Mutex
+	ear string // the probe's channel of the session that listens, "" when none does
+}
+
+// SetChannels makes a listener that runs listen to other channels, without a
+// moment in which it hears nothing of those that stay. It returns when the
+// session, if there is one, has been told to look.
+func (l *Listener) SetChannels(ctx context.Context, channels []string) error {
+	l.mu.Lock()
+	l.Channels = channels
+	ear := l.ear
+	l.mu.Unlock()
+	if ear == "" {
+		return nil // the next session listens to them
+	}
+	return l.notify(ctx, ear)
+}
+
+func (l *Listener) channels() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Channels
+}
+
+func (l *Listener) setEar(channel string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ear = channel
 }
 
 const (
@@ -65,7 +97,7 @@ func (l *Listener) Run(ctx context.Context, h func(*relay.Change) error, gap fun
 		log = slog.New(slog.DiscardHandler)
 	}
 	log = log.With("source", l.Source)
-	for _, channel := range l.Channels {
+	for _, channel := range l.channels() {
 		if !ValidChannel(channel) {
 			return &SetupError{Summary: fmt.Sprintf("%q cannot be the name of a channel: it must have 1 to 63 bytes", channel)}
 		}
@@ -90,7 +122,9 @@ func (l *Listener) Run(ctx context.Context, h func(*relay.Change) error, gap fun
 		}
 		s.alive = func(at time.Time) { alive = at }
 		l.seen(s, now)
-		log.Info("listening", "channels", l.Channels)
+		log.Info("listening", "channels", s.channels)
+		l.setEar(s.probe)
+		defer l.setEar("")
 		defer l.tell(time.Time{})
 		// A session that worked begins the pauses anew.
 		defer pauses.Reset()
@@ -115,8 +149,9 @@ type listening struct {
 	conn *pgx.Conn
 	// probe is the channel on which the session is seen to listen; nobody else
 	// can know its name.
-	probe string
-	alive func(time.Time)
+	probe    string
+	channels []string
+	alive    func(time.Time)
 }
 
 // listen opens a session that listens and has been seen to. early are the
@@ -127,11 +162,8 @@ func (l *Listener) listen(ctx context.Context) (_ *listening, early []*pgconn.No
 		return nil, nil, err
 	}
 	s := &listening{conn: conn, probe: probePrefix + rand.Text()}
-	for _, channel := range append([]string{s.probe}, l.Channels...) {
-		if _, err = conn.Exec(ctx, "LISTEN "+quoteIdent(channel)); err != nil {
-			err = fmt.Errorf("listen to %s: %w", channel, err)
-			break
-		}
+	if err = s.exec(ctx, "LISTEN", s.probe); err == nil {
+		err = s.follow(ctx, l.channels())
 	}
 	if err == nil {
 		early, err = l.await(ctx, s)
@@ -144,6 +176,33 @@ func (l *Listener) listen(ctx context.Context) (_ *listening, early []*pgconn.No
 		return nil, nil, err
 	}
 	return s, early, nil
+}
+
+func (s *listening) exec(ctx context.Context, verb, channel string) error {
+	if _, err := s.conn.Exec(ctx, verb+" "+quoteIdent(channel)); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, channel, err)
+	}
+	return nil
+}
+
+// follow makes the session listen to the channels, and to no others.
+func (s *listening) follow(ctx context.Context, channels []string) error {
+	for _, c := range channels {
+		if !slices.Contains(s.channels, c) {
+			if err := s.exec(ctx, "LISTEN", c); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range s.channels {
+		if !slices.Contains(channels, c) {
+			if err := s.exec(ctx, "UNLISTEN", c); err != nil {
+				return err
+			}
+		}
+	}
+	s.channels = channels
+	return nil
 }
 
 // await sends a notification from another session and waits for it.
@@ -229,6 +288,9 @@ func (l *Listener) receive(ctx context.Context, s *listening, early []*pgconn.No
 		case err != nil: // time for the next probe
 		case n.Channel == s.probe:
 			due = time.Time{}
+			if err := s.follow(ctx, l.channels()); err != nil {
+				return err
+			}
 			l.seen(s, time.Now())
 		default:
 			began := time.Now()

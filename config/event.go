@@ -71,6 +71,8 @@ type rule struct {
 	exprs  *ruleExprs
 	tables []tableRef
 	at     hcl.Range // the header of the block
+	block  hcl.Range // all of it
+	locals []*local  // that it needs
 }
 
 // tableRef is a table as a rule names it.
@@ -317,6 +319,7 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 		}
 	}
 	reached := e.locals.reach(exprs[:]...)
+	r.locals = reached
 	for _, l := range reached {
 		if l.cyclic || unparsed(l.expr) {
 			return // reported at its definition

@@ -45,6 +45,7 @@ type Config struct {
 	Sinks    []Sink
 
 	rules []*rule // of Rules, in their order
+	files *Files
 }
 
 // Source returns the named source, or nil.
@@ -103,7 +104,7 @@ func (l *loader) load(base string) *Config {
 	}
 	l.locals.checkCycles(l.problems)
 
-	cfg := &Config{}
+	cfg := &Config{files: l.files}
 	top := l.rowhook
 	if top == nil {
 		top = &hclsyntax.Block{Type: "rowhook", Body: &hclsyntax.Body{}}
@@ -114,7 +115,9 @@ func (l *loader) load(base string) *Config {
 	}
 	l.checkSources(cfg.Sources)
 	for _, block := range l.events {
-		cfg.rules = append(cfg.rules, l.event(l.decode(eventBlock, block), cfg.Sources))
+		r := l.event(l.decode(eventBlock, block), cfg.Sources)
+		r.block = block.Range()
+		cfg.rules = append(cfg.rules, r)
 	}
 	l.checkRules(cfg)
 	var patterns []settingText

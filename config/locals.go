@@ -20,6 +20,7 @@ type local struct {
 	name   string
 	expr   hclsyntax.Expression
 	at     hcl.Range // of the name
+	whole  hcl.Range // of name and expression
 	used   bool
 	cyclic bool // it needs itself, or a local that does
 }
@@ -43,7 +44,7 @@ func (ls *locals) add(p *problems, block *hclsyntax.Block) {
 			p.errorf(attr.NameRange, "Duplicate local", "A local named %s is already defined in %s. Names of locals are unique over all files.", attr.Name, place(other.at))
 			continue
 		}
-		l := &local{name: attr.Name, expr: attr.Expr, at: attr.NameRange}
+		l := &local{name: attr.Name, expr: attr.Expr, at: attr.NameRange, whole: attr.SrcRange}
 		ls.byName[attr.Name] = l
 		ls.order = append(ls.order, l)
 	}

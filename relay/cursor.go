@@ -347,7 +347,7 @@ planned:
 		pos = c.window.front().event.Seq - 1
 	}
 	c.position = pos
-	if c.id.Replay == 0 && c.window.len() == 0 && pos >= routed {
+	if !c.ep.retired && c.id.Replay == 0 && c.window.len() == 0 && pos >= routed {
 		if c.rowAt >= 0 {
 			s.Current = append(s.Current, c.id)
 			c.rowAt = -1

@@ -37,17 +37,18 @@ type DispatcherConfig struct {
 // Dispatcher takes visible events to the endpoints that want them and records
 // what came of it.
 type Dispatcher struct {
-	cfg       DispatcherConfig
-	endpoints []*endpoint // by id
-	idle      []EndpointRow
-	kick      chan struct{} // capacity 1: a settlement is due now
-	dirty     atomic.Bool   // there is something to record
-	flushes   chan chan struct{}
-	commands  chan func(context.Context, *sync.WaitGroup, chan<- error)
+	cfg      DispatcherConfig
+	streams  []string      // that are read
+	kick     chan struct{} // capacity 1: a settlement is due now
+	dirty    atomic.Bool   // there is something to record
+	flushes  chan chan struct{}
+	commands chan func(*running)
 
 	reopening sync.Mutex // held while a cursor of a replay that was done is made again
 
 	mu       sync.Mutex
+	list     []*endpoint // by id; replaced, never changed
+	idle     []EndpointRow
 	recorded map[CursorID]int64 // positions in the store
 	routed   map[string]int64
 	held     map[string]map[string]int64 // by stream and vanished endpoint, after which place its held events begin
@@ -62,31 +63,19 @@ func NewDispatcher(ctx context.Context, cfg DispatcherConfig, streams []string) 
 		cfg:      cfg,
 		kick:     make(chan struct{}, 1),
 		flushes:  make(chan chan struct{}),
-		commands: make(chan func(context.Context, *sync.WaitGroup, chan<- error)),
+		commands: make(chan func(*running)),
 		recorded: map[CursorID]int64{},
 		held:     map[string]map[string]int64{},
 	}
 	if d.cfg.Grace == 0 {
 		d.cfg.Grace = 20 * time.Second
 	}
-	states, err := cfg.Ledger.Streams(ctx)
+	d.streams = streams
+	states, at, routed, err := d.positions(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read the streams: %w", err)
-	}
-	for _, s := range streams {
-		if _, ok := states[s]; !ok {
-			states[s] = StreamState{}
-		}
-	}
-	rows, routed, err := cfg.Ledger.Cursors(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the positions: %w", err)
+		return nil, err
 	}
 	d.routed = routed
-	at := map[CursorID]int64{}
-	for _, r := range rows {
-		at[r.CursorID] = r.Position
-	}
 	known, err := cfg.Ledger.Endpoints(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the endpoints: %w", err)
@@ -102,7 +91,7 @@ func NewDispatcher(ctx context.Context, cfg DispatcherConfig, streams []string) 
 		if err != nil {
 			return nil, fmt.Errorf("endpoint %s: %w", e.ID, err)
 		}
-		d.endpoints = append(d.endpoints, ep)
+		d.list = append(d.list, ep)
 	}
 	for i := range known {
 		if slices.ContainsFunc(cfg.Endpoints, func(e *Endpoint) bool { return e.ID == known[i].ID }) {
@@ -118,11 +107,45 @@ func NewDispatcher(ctx context.Context, cfg DispatcherConfig, streams []string) 
 			return nil, fmt.Errorf("record positions: %w", err)
 		}
 	}
-	slices.SortFunc(d.endpoints, func(a, b *endpoint) int { return strings.Compare(a.cfg.ID, b.cfg.ID) })
-	if err := d.openReplays(ctx); err != nil {
-		return nil, err
+	sortEndpoints(d.list)
+	for _, ep := range d.list {
+		if err := d.openReplays(ctx, ep); err != nil {
+			return nil, err
+		}
 	}
 	return d, nil
+}
+
+func sortEndpoints(list []*endpoint) {
+	slices.SortFunc(list, func(a, b *endpoint) int { return strings.Compare(a.cfg.ID, b.cfg.ID) })
+}
+
+// positions reads how far the streams and the cursors are.
+func (d *Dispatcher) positions(ctx context.Context) (states map[string]StreamState, at map[CursorID]int64, routed map[string]int64, err error) {
+	if states, err = d.cfg.Ledger.Streams(ctx); err != nil {
+		return nil, nil, nil, fmt.Errorf("read the streams: %w", err)
+	}
+	for _, s := range d.streams {
+		if _, ok := states[s]; !ok {
+			states[s] = StreamState{}
+		}
+	}
+	rows, routed, err := d.cfg.Ledger.Cursors(ctx)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("read the positions: %w", err)
+	}
+	at = map[CursorID]int64{}
+	for _, r := range rows {
+		at[r.CursorID] = r.Position
+	}
+	return states, at, routed, nil
+}
+
+// endpoints returns those at work, by id.
+func (d *Dispatcher) endpoints() []*endpoint {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.list
 }
 
 // place returns the position of a cursor: its row, or where all cursors
@@ -131,6 +154,8 @@ func (d *Dispatcher) place(at map[CursorID]int64, id CursorID) (pos int64, row b
 	if pos, row = at[id]; row {
 		return pos, true
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return d.routed[id.Stream], false
 }
 
@@ -245,10 +270,12 @@ func (d *Dispatcher) vanish(ctx context.Context, row *EndpointRow, states map[st
 			vanished = row.Versions[len(row.Versions)-1].After[stream]
 		}
 		if pos < vanished {
+			d.mu.Lock()
 			if d.held[stream] == nil {
 				d.held[stream] = map[string]int64{}
 			}
 			d.held[stream][row.ID] = pos
+			d.mu.Unlock()
 		}
 	}
 	if row.Status == EndpointVanished {
@@ -264,8 +291,8 @@ func (d *Dispatcher) vanish(ctx context.Context, row *EndpointRow, states map[st
 	return d.cfg.Ledger.PutEndpoint(ctx, row)
 }
 
-// openReplays makes the cursors of the replays that are not done.
-func (d *Dispatcher) openReplays(ctx context.Context) error {
+// openReplays makes the cursors of the endpoint's replays that are not done.
+func (d *Dispatcher) openReplays(ctx context.Context, ep *endpoint) error {
 	replays, err := d.cfg.Ledger.Replays(ctx)
 	if err != nil {
 		return fmt.Errorf("read the replays: %w", err)
@@ -275,8 +302,7 @@ func (d *Dispatcher) openReplays(ctx context.Context) error {
 		return fmt.Errorf("read the positions: %w", err)
 	}
 	for _, r := range replays {
-		ep := d.endpoint(r.Endpoint)
-		if ep == nil {
+		if r.Endpoint != ep.cfg.ID {
 			continue
 		}
 		id := CursorID{Endpoint: r.Endpoint, Stream: r.Stream, Replay: r.ID}
@@ -294,7 +320,7 @@ func (d *Dispatcher) openReplays(ctx context.Context) error {
 }
 
 func (d *Dispatcher) endpoint(id string) *endpoint {
-	for _, ep := range d.endpoints {
+	for _, ep := range d.endpoints() {
 		if ep.cfg.ID == id {
 			return ep
 		}
@@ -312,15 +338,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer stop()
 
 	errs := make(chan error, 1)
-	var readers, senders, recorder sync.WaitGroup
-	for _, ep := range d.endpoints {
-		ep.start(sending, &senders)
-		ep.mu.Lock()
-		cursors := slices.Clone(ep.cursors)
-		ep.mu.Unlock()
-		for _, c := range cursors {
-			d.goRead(reading, &readers, errs, c)
-		}
+	r := &running{reading: reading, sending: sending, errs: errs}
+	var recorder sync.WaitGroup
+	for _, ep := range d.endpoints() {
+		r.launch(ep)
 	}
 	recording, finish := context.WithCancel(context.WithoutCancel(ctx))
 	defer finish()
@@ -334,27 +355,50 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		case err = <-errs:
 			running = false
 		case f := <-d.commands:
-			f(reading, &readers, errs)
+			f(r)
 		}
 	}
 	stop()
-	readers.Wait()
-	for _, ep := range d.endpoints {
+	for _, ep := range d.endpoints() {
+		ep.readers.Wait()
 		ep.close()
 	}
 	grace := time.AfterFunc(d.cfg.Grace, cut)
-	senders.Wait()
+	for _, ep := range d.endpoints() {
+		ep.wg.Wait()
+	}
 	grace.Stop()
 	finish()
 	recorder.Wait()
 	return err
 }
 
-func (d *Dispatcher) goRead(ctx context.Context, wg *sync.WaitGroup, errs chan<- error, c *cursor) {
-	wg.Go(func() {
-		if err := c.run(ctx); err != nil {
+// running is what endpoints live in while Run runs.
+type running struct {
+	reading, sending context.Context //nolint:containedctx // lifetimes
+	errs             chan<- error
+}
+
+// launch starts the endpoint's workers and readers.
+func (r *running) launch(ep *endpoint) {
+	ep.reading, ep.stopReading = context.WithCancel(r.reading)
+	sending, cut := context.WithCancel(r.sending)
+	ep.cut = cut
+	ep.start(sending)
+	ep.mu.Lock()
+	cursors := slices.Clone(ep.cursors)
+	ep.mu.Unlock()
+	for _, c := range cursors {
+		r.read(c)
+	}
+}
+
+// read starts the reader of a cursor.
+func (r *running) read(c *cursor) {
+	c.ep.readers.Go(func() {
+		if err := c.run(c.ep.reading); err != nil {
 			select {
-			case errs <- err:
+			case r.errs <- err:
 			default:
 			}
 		}
@@ -393,7 +437,7 @@ func (d *Dispatcher) record(ctx context.Context) {
 // heldUp reports whether a position waits for a slow attempt that has no row
 // yet: then there is something to record although nothing has happened.
 func (d *Dispatcher) heldUp(now int64) bool {
-	for _, ep := range d.endpoints {
+	for _, ep := range d.endpoints() {
 		ep.mu.Lock()
 		slow := slices.ContainsFunc(ep.cursors, func(c *cursor) bool {
 			return c.window.len() > 1 && !c.window.front().row && len(c.open) < openItems && c.window.front().pushOut(now)
@@ -411,16 +455,17 @@ func (d *Dispatcher) heldUp(now int64) bool {
 // again after the next start.
 func (d *Dispatcher) settle(ctx context.Context) {
 	now := time.Now().UnixMicro()
+	endpoints := d.endpoints()
 	s := &Settlement{Routed: map[string]int64{}, Disable: map[string]string{}}
 	// Read the heads before looking at the cursors: a cursor that then has
 	// nothing unsettled at or below the head is current.
-	for _, stream := range d.streams() {
+	for _, stream := range streamsOf(endpoints) {
 		if head := d.cfg.Feed.Head(stream); head > d.routed[stream] {
 			s.Routed[stream] = head
 		}
 	}
-	counts := make([]int, len(d.endpoints))
-	for i, ep := range d.endpoints {
+	counts := make([]int, len(endpoints))
+	for i, ep := range endpoints {
 		counts[i] = ep.plan(s, d, now)
 	}
 	retry := backoff.NewExponentialBackOff()
@@ -448,7 +493,7 @@ func (d *Dispatcher) settle(ctx context.Context) {
 		delete(d.recorded, c)
 	}
 	d.mu.Unlock()
-	for i, ep := range d.endpoints {
+	for i, ep := range endpoints {
 		ep.recorded(counts[i])
 	}
 }
@@ -463,9 +508,9 @@ func (d *Dispatcher) setProblem(reason string) bool {
 	return had
 }
 
-func (d *Dispatcher) streams() []string {
+func streamsOf(endpoints []*endpoint) []string {
 	set := map[string]bool{}
-	for _, ep := range d.endpoints {
+	for _, ep := range endpoints {
 		ep.mu.Lock()
 		for _, c := range ep.cursors {
 			set[c.id.Stream] = true
@@ -491,7 +536,7 @@ func (d *Dispatcher) Keep(stream string) int64 {
 // active endpoint is delivered, dead or cancelled, durably.
 func (d *Dispatcher) Settled(stream string) int64 {
 	to := d.cfg.Feed.Head(stream)
-	for _, ep := range d.endpoints {
+	for _, ep := range d.endpoints() {
 		ep.mu.Lock()
 		for _, c := range ep.cursors {
 			if c.id.Stream != stream || c.done {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -13,9 +12,9 @@ import (
 var ErrNotRunning = errors.New("the dispatcher is not running")
 
 // do runs f in Run's goroutine, where cursors may be added.
-func (d *Dispatcher) do(ctx context.Context, f func(ctx context.Context, wg *sync.WaitGroup, errs chan<- error) error) error {
+func (d *Dispatcher) do(ctx context.Context, f func(*running) error) error {
 	done := make(chan error, 1)
-	cmd := func(ctx context.Context, wg *sync.WaitGroup, errs chan<- error) { done <- f(ctx, wg, errs) }
+	cmd := func(r *running) { done <- f(r) }
 	select {
 	case d.commands <- cmd:
 		return <-done
@@ -75,8 +74,8 @@ func (ep *endpoint) retry(o *OpenDelivery) bool {
 // replays it started.
 func (d *Dispatcher) Replay(ctx context.Context, r Replay) ([]Replay, error) {
 	var started []Replay
-	err := d.do(ctx, func(reading context.Context, wg *sync.WaitGroup, errs chan<- error) error {
-		for _, ep := range d.endpoints {
+	err := d.do(ctx, func(run *running) error {
+		for _, ep := range d.endpoints() {
 			if r.Endpoint != "" && r.Endpoint != ep.cfg.ID {
 				continue
 			}
@@ -92,7 +91,7 @@ func (d *Dispatcher) Replay(ctx context.Context, r Replay) ([]Replay, error) {
 			ep.mu.Lock()
 			c := ep.cursors[len(ep.cursors)-1]
 			ep.mu.Unlock()
-			d.goRead(reading, wg, errs, c)
+			run.read(c)
 			started = append(started, one)
 		}
 		if len(started) == 0 {
@@ -163,7 +162,7 @@ func (ep *endpoint) enable() {
 // configured, so that the log may let go of it. The caller cancels the rows of its
 // open deliveries.
 func (d *Dispatcher) RemoveVanished(ctx context.Context, id string) error {
-	i := slices.IndexFunc(d.idle, func(r EndpointRow) bool { return r.ID == id })
+	i := slices.IndexFunc(d.Vanished(), func(r EndpointRow) bool { return r.ID == id })
 	if i < 0 {
 		return fmt.Errorf("endpoint %s that is no longer in the configuration: %w", id, ErrNotFound)
 	}
@@ -223,7 +222,7 @@ type CursorStatus struct {
 // Status returns the endpoints by id.
 func (d *Dispatcher) Status() []EndpointStatus {
 	var out []EndpointStatus
-	for _, ep := range d.endpoints {
+	for _, ep := range d.endpoints() {
 		ep.mu.Lock()
 		s := EndpointStatus{
 			ID: ep.cfg.ID, Kind: ep.cfg.Kind, Target: ep.cfg.Target, Disabled: ep.disabled,
@@ -260,7 +259,11 @@ func (d *Dispatcher) Status() []EndpointStatus {
 
 // Vanished returns the endpoints that the store knows and the configuration
 // does not.
-func (d *Dispatcher) Vanished() []EndpointRow { return d.idle }
+func (d *Dispatcher) Vanished() []EndpointRow {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.idle)
+}
 
 // Problem returns why outcomes cannot be recorded, or "".
 func (d *Dispatcher) Problem() string {
@@ -274,7 +277,7 @@ func (d *Dispatcher) Problem() string {
 // how many it were.
 func (d *Dispatcher) Expire(ctx context.Context, stream string, upTo int64) (int64, error) {
 	var n int64
-	for _, ep := range d.endpoints {
+	for _, ep := range d.endpoints() {
 		ep.mu.Lock()
 		var cursors []*cursor
 		for _, c := range ep.cursors {

@@ -28,8 +28,13 @@ type endpoint struct {
 	log       *slog.Logger
 	versions  []parsedVersion
 	createdAt int64
-	wg        *sync.WaitGroup
+	wg        sync.WaitGroup  // of the workers
 	ctx       context.Context //nolint:containedctx // the workers' lifetime, set once by start
+	cut       context.CancelFunc
+	readers   sync.WaitGroup
+	// reading is the lifetime of the readers.
+	reading     context.Context //nolint:containedctx // set once by launch
+	stopReading context.CancelFunc
 
 	mu      sync.Mutex
 	idle    *sync.Cond // a worker may have something to do
@@ -45,6 +50,7 @@ type endpoint struct {
 	sending         int // attempts under way, of live deliveries
 	replaying       int // and of the others
 	closing         bool
+	retired         bool   // it goes: its positions get rows of their own
 	disabled        string // why nothing is sent, or ""
 	disabling       bool   // not yet recorded
 	blocker         *item  // on_failure = block_endpoint: what everything waits for
@@ -131,11 +137,11 @@ func (ep *endpoint) free(it *item) {
 	}
 }
 
-func (ep *endpoint) start(ctx context.Context, wg *sync.WaitGroup) {
+func (ep *endpoint) start(ctx context.Context) {
 	ep.mu.Lock()
-	ep.ctx, ep.wg = ctx, wg
+	ep.ctx = ctx
 	ep.mu.Unlock()
-	wg.Go(func() { ep.runClock(ctx) })
+	ep.wg.Go(func() { ep.runClock(ctx) })
 	ep.mu.Lock()
 	for range min(ep.fresh.len()+ep.retries.len()+ep.replays.len(), ep.maxInFlight()) {
 		ep.wakeWorker()

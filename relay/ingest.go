@@ -392,11 +392,11 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 		}
 		if err != nil {
 			in.noteFailure(c, rule, stats, err)
-			switch rule.OnError {
-			case OnErrorHalt:
+			switch {
+			case rule.OnError == OnErrorHalt && !in.leaving(rule):
 				in.dropOpen()
 				return &RuleFailedError{Rule: rule.Name, LSN: c.LSN, Err: err}
-			case OnErrorSkip:
+			case rule.OnError == OnErrorSkip:
 				continue
 			}
 			in.fail(c, rule, f, at, err)

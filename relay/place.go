@@ -110,6 +110,15 @@ func (n Needs) Tables() []TableName {
 	return out
 }
 
+// Reads returns the tables, in order, with the columns that are read of them.
+func (n Needs) Reads() []TableColumns {
+	out := make([]TableColumns, len(n))
+	for i := range n {
+		out[i] = TableColumns{TableName: n[i].Table, Columns: union(n[i].Columns, n[i].Old), All: n[i].All}
+	}
+	return out
+}
+
 // Cover reports whether what n needs includes all that m needs: then the server
 // sent what m needs for as long as it has sent what n needs.
 func (n Needs) Cover(m Needs) bool {

@@ -126,25 +126,6 @@ type TableColumns struct {
 	All     bool
 }
 
-// Columns returns the tables the rules name, sorted, with what is read of them.
-func (s *RuleSet) Columns() []TableColumns {
-	tables, _ := s.Tables()
-	out := make([]TableColumns, len(tables))
-	for n, t := range tables {
-		c := TableColumns{TableName: t}
-		for _, i := range s.byTable[t] {
-			c.All = c.All || s.rules[i].All
-			for _, ref := range s.rules[i].Reads {
-				c.Columns = append(c.Columns, ref.Name)
-			}
-		}
-		slices.Sort(c.Columns)
-		c.Columns = slices.Compact(c.Columns)
-		out[n] = c
-	}
-	return out
-}
-
 // bound is a rule compiled for one relation. A rule that does not fit the
 // relation has err, and fails on every change of it.
 type bound struct {

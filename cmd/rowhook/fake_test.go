@@ -260,6 +260,21 @@ func (f *fake) CancelBackfill(_ context.Context, req *api.CancelBackfillRequest)
 	return &api.Backfill{ID: req.ID, Event: "order.read", Source: "shop", State: api.BackfillCancelled, Rows: 120, Events: 100, Created: noon, Ended: noon}, nil
 }
 
+func (f *fake) Reload(_ context.Context, req *api.ReloadRequest) (*api.ReloadResponse, error) {
+	f.note("reload", req)
+	return &api.ReloadResponse{
+		Events: api.Changed{Added: []string{"order.refunded"}, Changed: []string{"order.paid"}, Removed: []string{}},
+		Sinks:  api.Changed{Added: []string{}, Changed: []string{"billing"}, Removed: []string{"crm"}},
+		Log:    true, Held: []api.HeldDeliveries{{Sink: "crm", Deliveries: 12}},
+		Statements: []string{`ALTER PUBLICATION "rowhook_shop" ADD TABLE ONLY "public"."refunds"`},
+		Sources: []api.ReloadedSource{
+			{Source: "shop", Rules: api.SourceRules{Fingerprint: "5f2c8a", From: "0/16B3748", Loaded: noon}},
+			{Source: "stock", Rules: api.SourceRules{Fingerprint: "11aa00", From: "0/1500000", Loaded: noon.Add(-time.Hour), Waiting: "77bb11", WaitingSince: noon}, Note: "they take effect when the source has been read up to their place; see rowhook status"},
+		},
+		Warnings: "Warning: No pattern matches\n",
+	}, nil
+}
+
 func (f *fake) Backup(_ context.Context, req *api.BackupRequest) (*api.BackupResponse, error) {
 	f.note("backup", req)
 	return &api.BackupResponse{Path: req.Path, Bytes: 1234567}, nil

@@ -3,10 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"os/signal"
 	"runtime/debug"
+	"sync"
+	"syscall"
 
 	"github.com/rowhook/rowhook/config"
 	"github.com/rowhook/rowhook/relay"
+	"github.com/rowhook/rowhook/relay/api"
 	"github.com/rowhook/rowhook/relay/daemon"
 )
 
@@ -33,6 +38,9 @@ func (p *program) startDaemon(ctx context.Context, cfg *config.Config, files *co
 	opts := daemon.Options{
 		Config: cfg, Logger: o.logger, Version: readBuild().Version, AcceptAddress: o.acceptAddress,
 		ExitOnSourceStop: o.exitOnSourceStop, Stdout: p.stdout,
+		Load: func() (*config.Config, *config.Files, config.Diagnostics) {
+			return config.Load(o.config, config.Options{Getenv: p.lookupEnv})
+		},
 	}
 	for _, r := range o.resets {
 		text := r.Source + "="
@@ -45,10 +53,14 @@ func (p *program) startDaemon(ctx context.Context, cfg *config.Config, files *co
 		}
 		opts.Resets = append(opts.Resets, reset)
 	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	d, err := daemon.New(ctx, opts)
 	if err != nil {
 		return err
 	}
+	defer reloadOnHangup(ctx, d, hangups)()
 	err = d.Run(ctx)
 	var wrong *daemon.ConfigError
 	if errors.As(err, &wrong) {
@@ -59,4 +71,25 @@ func (p *program) startDaemon(ctx context.Context, cfg *config.Config, files *co
 		return &exitError{code: exitUsage, err: wrong}
 	}
 	return err
+}
+
+// reloadOnHangup has the daemon read its configuration again at every SIGHUP,
+// until the returned function is called. What comes of it is in the log.
+func reloadOnHangup(ctx context.Context, d *daemon.Daemon, hangups <-chan os.Signal) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-hangups:
+				_, _ = d.Reload(ctx, &api.ReloadRequest{}) // logged
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }

@@ -50,7 +50,7 @@ configuration is wrong; 3 (status) no daemon runs or a source makes no progress,
 			root.AddCommand(c)
 		}
 	}
-	add("daemon", p.runCommand(), p.checkCommand())
+	add("daemon", p.runCommand(), p.reloadCommand(), p.checkCommand())
 	add("rules", p.initCommand(), p.testCommand(), p.recordCommand(), p.formatCommand(), p.typesCommand())
 	add("daemon", p.planCommand())
 	add("look", p.statusCommand(), p.explainCommand(), p.eventsCommand(), p.deliveriesCommand(), p.endpointsCommand(),

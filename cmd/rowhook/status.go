@@ -125,6 +125,12 @@ func (p *program) printSources(st *api.Status) error {
 		if s.RetainedBytes != nil {
 			fmt.Fprintf(p.stdout, "  %s pins %s\n", printable(s.Name), pinned(s))
 		}
+		if r := &s.Rules; r.Fingerprint != "" {
+			fmt.Fprintf(p.stdout, "  %s is judged by rules %s from %s on, loaded %s\n", printable(s.Name), printable(r.Fingerprint), r.From, p.clock(r.Loaded))
+			if r.Waiting != "" {
+				fmt.Fprintf(p.stdout, "  %s goes over to rules %s, loaded %s, when it has been read up to their place\n", printable(s.Name), printable(r.Waiting), p.clock(r.WaitingSince))
+			}
+		}
 		if g := s.LastGap; g != nil {
 			fmt.Fprintf(p.stdout, "  %s has a gap before generation %d, %s: %s\n", printable(s.Name), g.Generation, p.clock(g.At), paragraph(g.Reason, "    "))
 		}

@@ -50,6 +50,7 @@ type Changes interface {
 	DropSource(context.Context, *api.DropRequest) (*api.DropResponse, error)
 	StartBackfill(context.Context, *api.BackfillRequest) (*api.Backfill, error)
 	CancelBackfill(context.Context, *api.CancelBackfillRequest) (*api.Backfill, error)
+	Reload(context.Context, *api.ReloadRequest) (*api.ReloadResponse, error)
 	Backup(context.Context, *api.BackupRequest) (*api.BackupResponse, error)
 }
 
@@ -77,6 +78,7 @@ func (s *Server) routeCalls(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/endpoints/disable", change(s, "disable endpoint", a.DisableEndpoint))
 	mux.HandleFunc("POST /v1/checkpoints/reset", change(s, "reset checkpoint", a.ResetCheckpoint))
 	mux.HandleFunc("POST /v1/sources/drop", change(s, "drop source", a.DropSource))
+	mux.HandleFunc("POST /v1/reload", change(s, "reload", a.Reload))
 	mux.HandleFunc("POST /v1/backup", change(s, "back up", a.Backup))
 }
 

@@ -114,6 +114,21 @@ type SourceStatus struct {
 	// the daemon started, NotifyGapSeconds sums their lengths.
 	NotifyGaps       int64   `json:"notify_gaps,omitempty"`
 	NotifyGapSeconds float64 `json:"notify_gap_seconds,omitempty"`
+	// Rules says which rules judge the source's changes.
+	Rules SourceRules `json:"rules,omitzero"`
+}
+
+// SourceRules is the rule set that judges a source.
+type SourceRules struct {
+	// Fingerprint names the set in force, which judges the transactions that
+	// commit at From or later; Loaded is when it was loaded.
+	Fingerprint string    `json:"fingerprint,omitempty"`
+	From        string    `json:"from,omitempty"`
+	Loaded      time.Time `json:"loaded,omitzero"`
+	// Waiting is the set that was loaded last and whose place in the stream has
+	// not been reached; empty when there is none.
+	Waiting      string    `json:"waiting,omitempty"`
+	WaitingSince time.Time `json:"waiting_since,omitzero"`
 }
 
 // ChannelStatus is one NOTIFY channel of a source.

@@ -36,7 +36,7 @@ func newBackfill(rules []*relay.Rule, req *api.BackfillRequest) (*relay.Backfill
 func (d *Daemon) StartBackfill(ctx context.Context, req *api.BackfillRequest) (*api.Backfill, error) {
 	var rules []*relay.Rule
 	for _, s := range d.sources {
-		rules = append(rules, s.rules.Rules()...)
+		rules = append(rules, s.rules.Load().Rules()...)
 	}
 	job, rule, err := newBackfill(rules, req)
 	if err != nil {

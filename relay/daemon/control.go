@@ -117,7 +117,7 @@ func (d *Daemon) DisableEndpoint(ctx context.Context, req *api.EndpointRequest) 
 
 // RemoveEndpoint implements admin.Changes.
 func (d *Daemon) RemoveEndpoint(ctx context.Context, req *api.EndpointRequest) (*api.RemoveResponse, error) {
-	if slices.ContainsFunc(d.o.Config.Sinks, func(s config.Sink) bool { return s.Endpoint.ID == req.Name }) {
+	if slices.ContainsFunc(d.config().Sinks, func(s config.Sink) bool { return s.Endpoint.ID == req.Name }) {
 		return nil, errConfigured(req.Name)
 	}
 	n, err := d.store.CancelEndpoint(ctx, req.Name)

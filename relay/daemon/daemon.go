@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rowhook/rowhook/config"
@@ -30,7 +31,10 @@ import (
 
 // Options are what a daemon is made of.
 type Options struct {
-	Config  *config.Config
+	Config *config.Config
+	// Load reads the configuration again, for a reload; nil is that there is
+	// nothing to read.
+	Load    func() (*config.Config, *config.Files, config.Diagnostics)
 	Logger  *slog.Logger
 	Version string
 	// Resets are applied once, at the start of their source.
@@ -57,7 +61,10 @@ type Daemon struct {
 	sources    []*source
 	tcp, unix  net.Listener
 	started    time.Time
-	closers    []func()
+	cfg        atomic.Pointer[config.Config] // what a reload changes is in here
+
+	reloading sync.Mutex
+	closers   map[string]func() // of sinks, by endpoint
 
 	retrying sync.Mutex // one retry of failed changes at a time
 
@@ -91,9 +98,10 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		Views: &admin.Views{Store: store, Version: o.Version, DataDir: set.DataDir, Log: set.Retention},
 		o:     o, log: o.Logger, store: store, feed: relay.NewFeed(), started: time.Now(),
-		counts: map[string]map[relay.State]int64{}, owners: map[string]string{},
+		counts: map[string]map[relay.State]int64{}, owners: map[string]string{}, closers: map[string]func(){},
 	}
 	d.Pending = d.pending
+	d.cfg.Store(o.Config)
 	defer func() {
 		if err != nil {
 			d.close()
@@ -148,38 +156,48 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	return d, nil
 }
 
+// config returns the configuration as it is now.
+func (d *Daemon) config() *config.Config { return d.cfg.Load() }
+
 // endpoints makes the sinks of the configuration.
 func (d *Daemon) endpoints() ([]*relay.Endpoint, error) {
 	var out []*relay.Endpoint
 	for i := range d.o.Config.Sinks {
-		s := &d.o.Config.Sinks[i]
-		e := s.Endpoint
-		if s.Webhook == nil {
-			w := d.o.Stdout
-			if w == nil {
-				w = io.Discard
-			}
-			e.Sink = stdout.New(w)
-			out = append(out, &e)
-			continue
-		}
-		headers := map[string]relay.Secret{}
-		for _, h := range s.Webhook.Headers {
-			headers[h.Name] = h.Value
-		}
-		hook, err := webhook.New(webhook.Config{
-			URL: s.Webhook.URL, Secrets: s.Webhook.Secrets, Unsigned: len(s.Webhook.Secrets) == 0,
-			Format: s.Webhook.Format, Timeout: s.Webhook.Timeout, Headers: headers,
-			AllowPrivate: s.Webhook.AllowPrivate, MaxInFlight: e.MaxInFlight, UserAgent: "Rowhook/" + d.o.Version,
-		})
+		e, closer, err := d.endpoint(&d.o.Config.Sinks[i])
 		if err != nil {
-			return nil, fmt.Errorf("sink %q: %w", e.ID, err)
+			return nil, err
 		}
-		e.Sink = hook
-		d.closers = append(d.closers, hook.Close)
-		out = append(out, &e)
+		d.closers[e.ID] = closer
+		out = append(out, e)
 	}
 	return out, nil
+}
+
+// endpoint makes one sink. The function it returns closes it.
+func (d *Daemon) endpoint(s *config.Sink) (*relay.Endpoint, func(), error) {
+	e := s.Endpoint
+	if s.Webhook == nil {
+		w := d.o.Stdout
+		if w == nil {
+			w = io.Discard
+		}
+		e.Sink = stdout.New(w)
+		return &e, func() {}, nil
+	}
+	headers := map[string]relay.Secret{}
+	for _, h := range s.Webhook.Headers {
+		headers[h.Name] = h.Value
+	}
+	hook, err := webhook.New(webhook.Config{
+		URL: s.Webhook.URL, Secrets: s.Webhook.Secrets, Unsigned: len(s.Webhook.Secrets) == 0,
+		Format: s.Webhook.Format, Timeout: s.Webhook.Timeout, Headers: headers,
+		AllowPrivate: s.Webhook.AllowPrivate, MaxInFlight: e.MaxInFlight, UserAgent: "Rowhook/" + d.o.Version,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("sink %q: %w", e.ID, err)
+	}
+	e.Sink = hook
+	return &e, hook.Close, nil
 }
 
 func (d *Daemon) source(name string) *source {
@@ -225,9 +243,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	for _, s := range d.sources {
 		goErr(&work, "source "+s.cfg.Name, ctx, s.run)
-		if len(s.rules.Channels()) > 0 {
-			goErr(&work, "notifications of "+s.cfg.Name, ctx, s.runNotify)
-		}
+		goErr(&work, "notifications of "+s.cfg.Name, ctx, s.runNotify)
 	}
 	goErr(&work, "deliveries", ctx, d.dispatcher.Run)
 	serving, done := context.WithCancel(context.WithoutCancel(ctx))
@@ -290,7 +306,7 @@ func (d *Daemon) keepHouse(ctx context.Context) error {
 		}
 		d.refresh(ctx)
 		d.noteMatched(ctx)
-		limits := d.o.Config.Settings.Retention
+		limits := d.config().Settings.Retention
 		over := limits.MaxBytes > 0 && d.size > limits.MaxBytes/10*9
 		if n%trimEvery != 0 && !over && d.full == "" {
 			continue
@@ -320,7 +336,7 @@ func (d *Daemon) trim(ctx context.Context, limits relay.RetentionLimits, over bo
 	}
 	switch {
 	case limits.MaxBytes > 0 && d.size > limits.MaxBytes:
-		if d.o.Config.Settings.OnFull == config.OnFullExpire {
+		if d.config().Settings.OnFull == config.OnFullExpire {
 			return d.expire(ctx, limits.MaxBytes, states)
 		}
 		d.setFull(fmt.Sprintf("the log holds %d bytes of undelivered events and may hold %d (log { max_size, on_full })", d.size, limits.MaxBytes))

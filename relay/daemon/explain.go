@@ -27,9 +27,9 @@ type explained struct {
 func (d *Daemon) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Explanation, error) {
 	var sources []explained
 	for _, s := range d.sources {
-		sources = append(sources, explained{s.cfg, s.rules, &s.recent})
+		sources = append(sources, explained{s.cfg, s.rules.Load().RuleSet, &s.recent})
 	}
-	return explain(ctx, d.Views, sources, d.o.Config.Sinks, req)
+	return explain(ctx, d.Views, sources, d.config().Sinks, req)
 }
 
 // Explain implements admin.Reads: without a daemon there are the log and the row

@@ -74,7 +74,7 @@ func (d *Daemon) retryFailure(ctx context.Context, f *relay.Failure) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	events, err := relay.Rejudge(s.rules, f, src, rel)
+	events, err := relay.Rejudge(s.rules.Load().RuleSet, f, src, rel)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (s *source) tableOf(ctx context.Context, f *relay.Failure) (*relay.Relation
 	if f.Table == "" {
 		return nil, nil
 	}
-	tables, _ := s.rules.Tables()
+	tables, _ := s.rules.Load().Tables()
 	for _, name := range tables {
 		if name.String() != f.Table {
 			continue

@@ -28,6 +28,13 @@ func aliveKey(source string) string { return "notify.alive." + source }
 
 // runNotify receives the notifications of the source until ctx is done.
 func (s *source) runNotify(ctx context.Context) error {
+	for len(s.rules.Load().Channels()) == 0 {
+		select {
+		case <-s.channels:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	n, err := s.openNotify(ctx)
 	for err != nil {
 		s.log.Error("notifications cannot be stored, trying again", "err", err)
@@ -42,8 +49,13 @@ func (s *source) runNotify(ctx context.Context) error {
 	defer stop()
 	defer n.close(ctx)
 	listener := &cdc.Listener{
-		Source: s.cfg.Name, URL: s.cfg.URL, Channels: s.rules.Channels(), Log: s.d.log, Since: n.since, Alive: n.listens,
+		Source: s.cfg.Name, URL: s.cfg.URL, Channels: s.rules.Load().Channels(), Log: s.d.log, Since: n.since, Alive: n.listens,
 	}
+	s.mu.Lock()
+	s.listener = listener
+	s.mu.Unlock()
+	// A reload may have come meanwhile.
+	_ = listener.SetChannels(ctx, s.rules.Load().Channels()) // fails only while it listens
 	for {
 		err := listener.Run(ctx, func(c *relay.Change) error { return n.take(ctx, c) }, func(from, to time.Time) error {
 			n.gap(from, to, 0, "nothing listened")
@@ -93,7 +105,7 @@ func (s *source) openNotify(ctx context.Context) (*notifications, error) {
 		return nil, err
 	}
 	ic := relay.IngestConfig{
-		Stream: notifyStream(s.cfg.Name), Source: s.cfg.Name, Rules: s.rules, Log: s.d.store, Feed: s.d.feed,
+		Stream: notifyStream(s.cfg.Name), Source: s.cfg.Name, Rules: s.rules.Load().RuleSet, Log: s.d.store, Feed: s.d.feed,
 		Logger: s.d.log, MaxFailures: -1, Stats: &s.notifyStats, Epoch: time.Now().UnixMicro(),
 	}
 	if st != nil {
@@ -107,6 +119,9 @@ func (s *source) openNotify(ctx context.Context) (*notifications, error) {
 	s.notify = in
 	paused := s.paused
 	s.mu.Unlock()
+	if now := s.rules.Load().RuleSet; now != ic.Rules {
+		in.SetRules(relay.NextRules{Rules: now}) // a reload came meanwhile
+	}
 	if paused != "" {
 		in.Pause(paused)
 	}
@@ -184,7 +199,7 @@ func (n *notifications) gap(from, to time.Time, lost int, why string) {
 		Seconds  float64   `json:"seconds"`
 		Lost     int       `json:"lost,omitempty"`
 		Reason   string    `json:"reason"`
-	}{s.rules.Channels(), from.UTC(), to.UTC(), length.Seconds(), lost, why})
+	}{s.rules.Load().Channels(), from.UTC(), to.UTC(), length.Seconds(), lost, why})
 	if err != nil {
 		s.log.Error("gap in the notifications cannot be recorded", "err", err)
 		return
@@ -248,6 +263,24 @@ func (n *notifications) close(ctx context.Context) {
 	}
 }
 
+// reloadNotify makes the rules judge the notifications from now on.
+func (s *source) reloadNotify(ctx context.Context, next *relay.RuleSet) error {
+	s.mu.Lock()
+	in, listener := s.notify, s.listener
+	s.mu.Unlock()
+	if in != nil {
+		in.SetRules(relay.NextRules{Rules: next})
+	}
+	if listener != nil {
+		return listener.SetChannels(ctx, next.Channels())
+	}
+	select {
+	case s.channels <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
 func (s *source) setListening(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -265,11 +298,12 @@ func (s *source) setNotifyProblem(reason string) {
 
 func (s *source) channelStatus() []api.ChannelStatus {
 	var out []api.ChannelStatus
-	for _, name := range s.rules.Channels() {
+	rules := s.rules.Load()
+	for _, name := range rules.Channels() {
 		c := api.ChannelStatus{Name: name, Listening: s.listening}
-		for i, r := range s.rules.Rules() {
+		for i, r := range rules.Rules() {
 			if r.Channel == name {
-				c.Notifications = max(c.Notifications, s.rules.Stats(i).Seen.Load())
+				c.Notifications = max(c.Notifications, rules.Stats(i).Seen.Load())
 			}
 		}
 		out = append(out, c)

@@ -185,6 +185,11 @@ func (o *Offline) DropSource(ctx context.Context, req *api.DropRequest) (*api.Dr
 	return dropSource(ctx, o.store, s.URL, s.Name, s.Slot, s.Publication, s.Manage)
 }
 
+// Reload implements admin.Changes.
+func (o *Offline) Reload(context.Context, *api.ReloadRequest) (*api.ReloadResponse, error) {
+	return nil, api.Errorf(api.CodeUnavailable, "no daemon runs in this data folder; it reads its configuration when it starts")
+}
+
 // Backup implements admin.Changes.
 func (o *Offline) Backup(ctx context.Context, req *api.BackupRequest) (*api.BackupResponse, error) {
 	return backup(ctx, o.store, req)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/rowhook/rowhook/cdc"
@@ -13,23 +14,23 @@ import (
 // alters, and what somebody else has to. It changes nothing. rules may be those
 // of several sources.
 func Plan(ctx context.Context, cfg *config.Source, rules []*relay.Rule) (*cdc.Plan, error) {
-	return cdc.ReadPlan(ctx, cfg.URL, planOptions(cfg, relay.NewRuleSet(cfg.Name, rules)))
+	return cdc.ReadPlan(ctx, cfg.URL, planOptions(cfg, relay.NewRuleSet(cfg.Name, rules).Needs()))
 }
 
-func planOptions(cfg *config.Source, rules *relay.RuleSet) cdc.PlanOptions {
-	_, ops := rules.Tables()
+func planOptions(cfg *config.Source, needs relay.Needs) cdc.PlanOptions {
 	return cdc.PlanOptions{
 		Slot: cfg.Slot, Publication: cfg.Publication, Managed: cfg.Manage, Failover: cfg.Failover,
-		Want: cdc.Want{Tables: rules.Columns(), Ops: ops, Least: cfg.Columns == config.ColumnsRules},
+		Want: cdc.Want{Tables: needs.Reads(), Ops: needs.Ops(), Least: cfg.Columns == config.ColumnsRules},
 	}
 }
 
-// publish makes or checks the publication.
-func (s *source) publish(ctx context.Context) error {
-	o := planOptions(s.cfg, s.rules)
-	plan, err := cdc.ReadPlan(ctx, s.cfg.URL, o)
+// publish makes the publication send what the configured rules need, beside
+// what is needed until they take effect, and returns the statements it ran. A
+// publication that a person manages is only checked.
+func (s *source) publish(ctx context.Context, sv *cdc.ServerState, until, next relay.Needs) ([]string, error) {
+	plan, err := cdc.ReadPlan(ctx, s.cfg.URL, planOptions(s.cfg, next))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !s.warned { // a source may start often
 		s.warned = true
@@ -38,17 +39,35 @@ func (s *source) publish(ctx context.Context) error {
 		}
 	}
 	if !s.cfg.Manage {
-		if err := plan.Unmanaged(); err != nil {
-			return err
-		}
-		for _, step := range plan.Steps {
-			s.log.Warn("the "+step.Kind+" is not as the rules ask for", "changes", strings.Join(step.Changes, "; "), "sql", strings.Join(step.SQL, " "))
-		}
-		return nil
+		return nil, s.checkPublished(plan, sv.Publication, next)
 	}
-	done, err := cdc.EnsurePublication(ctx, s.cfg.URL, s.cfg.Publication, o.Want)
+	done, err := cdc.EnsurePublication(ctx, s.cfg.URL, s.cfg.Publication, planOptions(s.cfg, until.Union(next)).Want)
 	for _, sql := range done {
 		s.log.Info("publication changed", "sql", sql)
 	}
-	return err
+	return done, err
+}
+
+// checkPublished refuses a publication of a person that does not send what the
+// rules need: they would miss changes, and nobody could tell which.
+func (s *source) checkPublished(plan *cdc.Plan, pub *cdc.PublicationState, needs relay.Needs) error {
+	if err := plan.Unmanaged(); err != nil {
+		return err
+	}
+	lacks := pub.Lacks(needs)
+	var sql []string
+	for _, step := range plan.Steps {
+		if step.Kind == "publication" && len(lacks) > 0 {
+			sql = append(sql, step.SQL...)
+			continue
+		}
+		s.log.Warn("the "+step.Kind+" is not as the rules ask for", "changes", strings.Join(step.Changes, "; "), "sql", strings.Join(step.SQL, " "))
+	}
+	if len(lacks) == 0 {
+		return nil
+	}
+	return &cdc.SetupError{
+		Summary: fmt.Sprintf("publication %s does not send what the rules need, and manage = false forbids to alter it", s.cfg.Publication),
+		Detail:  strings.Join(lacks, "; "), SQL: sql,
+	}
 }

@@ -21,6 +21,11 @@ func (s *source) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		s.placing.Lock()
+		s.live = nil
+		s.placing.Unlock()
+	}()
 	if err := s.backfills.hold(in); err != nil {
 		return err
 	}
@@ -201,6 +206,14 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cd
 	for {
 		select {
 		case <-tick.C:
+			s.placing.Lock()
+			_ = s.mark(ctx) // logged
+			s.placing.Unlock()
+		case <-s.shrinks:
+			if err := s.shrink(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("the publication keeps what no rules need any more", "err", err)
+			}
+			continue
 		case <-ctx.Done():
 			return
 		}
@@ -213,18 +226,19 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cd
 		s.mu.Lock()
 		s.server = sv
 		s.mu.Unlock()
-		if tables, _ := s.rules.Tables(); sv.Publication == nil && len(tables) > 0 {
+		judged := s.judged()
+		if sv.Publication == nil && len(judged) > 0 {
 			stop(&cdc.SetupError{
 				Summary: fmt.Sprintf("publication %s does not exist any more", s.cfg.Publication),
 				Detail:  "Changes made without it are not sent. Create it again, and start the source with a checkpoint reset if changes were made meanwhile",
 			})
 			return
 		}
-		if gone := missing(s.rules, had, sv.Publication); gone != "" {
+		if gone := missing(judged, had, sv.Publication); gone != "" {
 			stop(&cdc.SetupError{
 				Summary: fmt.Sprintf("publication %s does not have the table %s any more", s.cfg.Publication, gone),
 				Detail: "it was dropped from it, or dropped and made again. Changes made without it are not sent. " +
-					"Start the daemon again, which adds it where it manages the publication, and see to what was changed meanwhile",
+					"Start the daemon again: where it manages the publication it adds the table and records the gap. See to what was changed meanwhile",
 			})
 			return
 		}
@@ -260,17 +274,16 @@ func (s *source) rest(ctx context.Context, again <-chan time.Time) error {
 	}
 }
 
-// missing returns a table of the rules that the publication had and has not any
-// more, or "".
-func missing(rules *relay.RuleSet, had, has *cdc.PublicationState) string {
+// missing returns a table of those the rules name that the publication had and
+// has not any more, or "".
+func missing(judged []relay.TableName, had, has *cdc.PublicationState) string {
 	if had == nil || has == nil {
 		return ""
 	}
 	in := func(p *cdc.PublicationState, name relay.TableName) bool {
 		return slices.ContainsFunc(p.Tables, func(t cdc.PublishedTable) bool { return t.TableName == name })
 	}
-	tables, _ := rules.Tables()
-	for _, t := range tables {
+	for _, t := range judged {
 		if in(had, t) && !in(has, t) {
 			return t.String()
 		}

@@ -34,7 +34,7 @@ const (
 type source struct {
 	d     *Daemon
 	cfg   *config.Source
-	rules *relay.RuleSet
+	rules atomic.Pointer[configured]
 	// recent are the last changes, for who asks why no event came.
 	recent relay.Recent
 	log    *slog.Logger
@@ -51,6 +51,12 @@ type source struct {
 	reconnects                  atomic.Int64
 	backfills                   *backfiller
 
+	placing  sync.Mutex    // held while it is decided where rules take effect
+	unmarked *mark         // the place that is to be marked
+	live     *relay.Ingest // of the session under way
+	shrinks  chan struct{} // capacity 1: rules have come into force
+	channels chan struct{} // capacity 1: the rules name other channels
+
 	mu            sync.Mutex
 	state         string
 	reason        string
@@ -60,6 +66,8 @@ type source struct {
 	notify        *relay.Ingest
 	notifyProblem string
 	listening     bool // to its channels
+	listener      *cdc.Listener
+	rulesStatus   api.SourceRules
 	paused        string
 	gaps          int64
 	lastGap       *relay.Gap
@@ -74,6 +82,18 @@ type source struct {
 	warned        bool               // of what a plan says; used by run alone
 }
 
+// configured is the rules of the configuration, and their text.
+type configured struct {
+	*relay.RuleSet
+	cfg  *config.Config
+	text string
+}
+
+// rulesOf returns the rules that the configuration has for the source.
+func rulesOf(cfg *config.Config, source string) *configured {
+	return &configured{relay.NewRuleSet(source, cfg.Rules), cfg, cfg.RulesText(source)}
+}
+
 type resetAnswer struct {
 	res *api.ResetResponse
 	err error
@@ -81,11 +101,13 @@ type resetAnswer struct {
 
 func newSource(ctx context.Context, d *Daemon, cfg *config.Source) (*source, error) {
 	s := &source{
-		d: d, cfg: cfg, rules: relay.NewRuleSet(cfg.Name, d.o.Config.Rules),
+		d: d, cfg: cfg,
 		log:   d.log.With("source", cfg.Name),
 		state: api.SourceStarting, since: time.Now(), wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		shrinks: make(chan struct{}, 1), channels: make(chan struct{}, 1),
 	}
 	s.backfills = newBackfiller(cfg.Name, backfillConfig{cfg.URL, cfg.Slot, cfg.Publication}, d.store, s.log)
+	s.rules.Store(rulesOf(d.o.Config, cfg.Name))
 	gaps, err := d.store.Gaps(ctx, cfg.Name)
 	if err != nil {
 		return nil, err
@@ -342,6 +364,8 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	if err := s.d.claim(s.cfg.Name, sv.SystemID, sv.Database); err != nil {
 		return nil, nil, &cdc.SetupError{Summary: err.Error()}
 	}
+	s.placing.Lock()
+	defer s.placing.Unlock()
 	if err := s.checkRules(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -369,7 +393,13 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	for _, n := range plan.Notes {
 		s.log.Warn(n)
 	}
-	if err := s.publish(ctx); err != nil {
+	var rules placing
+	if plan.Action == relay.StartStream {
+		rules, err = s.place(ctx, sv, plan.State.LSN, nil, false)
+	} else {
+		_, err = s.publish(ctx, sv, nil, s.rules.Load().Needs())
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	begin := false
@@ -393,12 +423,15 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 		if state, err = s.createSlot(ctx, sv, plan, begin); err != nil {
 			return nil, nil, err
 		}
-	} else if sv.AlterFailover(planOptions(s.cfg, s.rules)) {
+		if rules, err = s.begin(ctx, state.LSN); err != nil {
+			return nil, nil, err
+		}
+	} else if sv.AlterFailover(planOptions(s.cfg, s.rules.Load().Needs())) {
 		if err := cdc.SetFailover(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Failover); err != nil {
 			s.log.Warn("the slot's failover option cannot be changed", "slot", s.cfg.Slot, "want", s.cfg.Failover, "err", err)
 		}
 	}
-	in, err := s.open(ctx, &state)
+	in, err := s.open(ctx, &state, rules)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -436,10 +469,10 @@ func (s *source) startOptions(ctx context.Context, known *relay.SourceState, res
 }
 
 // open makes the ingest of a session.
-func (s *source) open(ctx context.Context, state *relay.SourceState) (*relay.Ingest, error) {
+func (s *source) open(ctx context.Context, state *relay.SourceState, rules placing) (*relay.Ingest, error) {
 	stream := walStream(s.cfg.Name)
 	ic := relay.IngestConfig{
-		Stream: stream, Source: s.cfg.Name, SystemID: state.SystemID, Rules: s.rules,
+		Stream: stream, Source: s.cfg.Name, SystemID: state.SystemID, Rules: rules.rules, Waiting: rules.waiting, Placed: s.placed,
 		Log: s.d.store, Feed: s.d.feed, Logger: s.d.log, MaxFailures: s.cfg.MaxRuleFailures, Stats: &s.stats,
 		Listed: s.cfg.Columns == config.ColumnsRules || s.server.Publication.Listed(), Recent: &s.recent,
 	}
@@ -450,6 +483,8 @@ func (s *source) open(ctx context.Context, state *relay.SourceState) (*relay.Ing
 	if err != nil {
 		return nil, stored(err)
 	}
+	s.live = in
+	s.placed() // the status and the publication are looked at
 	s.mu.Lock()
 	s.ingest = in
 	paused := s.paused
@@ -462,14 +497,12 @@ func (s *source) open(ctx context.Context, state *relay.SourceState) (*relay.Ing
 
 // checkRules holds the rules against the live catalogue.
 func (s *source) checkRules(ctx context.Context) error {
-	tables, _ := s.rules.Tables()
-	catalog, all, err := cdc.ReadCatalog(ctx, s.cfg.URL, tables)
+	c := s.rules.Load()
+	known, certain, hazards, err := s.checkAgainst(ctx, c)
 	if err != nil {
 		return err
 	}
-	known := map[string]config.Known{s.cfg.Name: {Catalog: catalog, Tables: all}}
-	s.checkDrift(known)
-	certain, hazards := config.Hazards(config.Check(s.d.o.Config, known))
+	s.checkDrift(c.cfg, known)
 	s.warnOnce(&s.hazards, hazards.Error(), len(hazards) > 0, "a rule fails on some rows: see rowhook check --database")
 	if len(certain) == 0 {
 		return nil
@@ -490,21 +523,34 @@ func (s *source) checkRules(ctx context.Context) error {
 
 // checkDrift says where the live catalogue differs from the saved one in what a
 // rule depends on.
-func (s *source) checkDrift(known map[string]config.Known) {
-	file := s.d.o.Config.Settings.Catalog
+func (s *source) checkDrift(cfg *config.Config, known map[string]config.Known) {
+	file := cfg.Settings.Catalog
 	if file == "" {
 		return
 	}
-	_, saved, err := config.LoadCatalog(file, s.d.o.Config)
+	_, saved, err := config.LoadCatalog(file, cfg)
 	if err != nil {
 		s.warnOnce(&s.drift, err.Error(), true, "the saved catalogue is of no use")
 		return
 	}
 	var text []string
-	for _, d := range config.Drift(s.d.o.Config, saved, known) {
+	for _, d := range config.Drift(cfg, saved, known) {
 		text = append(text, d.Detail)
 	}
 	s.warnOnce(&s.drift, strings.Join(text, "\n"), len(text) > 0, "the catalogue has drifted from the saved one")
+}
+
+// checkAgainst holds the rules of a configuration against the live catalogue,
+// and tells what is certainly wrong from what is only on some rows.
+func (s *source) checkAgainst(ctx context.Context, c *configured) (known map[string]config.Known, certain, hazards config.Diagnostics, err error) {
+	tables, _ := c.Tables()
+	catalog, all, err := cdc.ReadCatalog(ctx, s.cfg.URL, tables)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	known = map[string]config.Known{s.cfg.Name: {Catalog: catalog, Tables: all}}
+	certain, hazards = config.Hazards(config.Check(c.cfg, known))
+	return known, certain, hazards, nil
 }
 
 // warnOnce logs a problem when it is another one than at the last session.

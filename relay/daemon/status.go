@@ -14,7 +14,7 @@ import (
 
 // Status implements admin.Reads. It reads memory only.
 func (d *Daemon) Status(context.Context, *api.StatusRequest) (*api.Status, error) {
-	set := d.o.Config.Settings
+	set := d.config().Settings
 	d.mu.Lock()
 	counts, size, full, matched := d.counts, d.size, d.full, d.matched
 	d.mu.Unlock()
@@ -38,11 +38,12 @@ func (d *Daemon) Status(context.Context, *api.StatusRequest) (*api.Status, error
 				st.Log.Error = *e
 			}
 		}
-		for i, r := range s.rules.Rules() {
-			st.Rules = append(st.Rules, admin.LiveRule(r, s.rules.Stats(i)))
+		rules := s.rules.Load()
+		for i, r := range rules.Rules() {
+			st.Rules = append(st.Rules, admin.LiveRule(r, rules.Stats(i)))
 		}
 	}
-	st.Warnings = warnings(st.Rules, matched, d.o.Config.Sinks)
+	st.Warnings = warnings(st.Rules, matched, d.config().Sinks)
 	if p := d.dispatcher.Problem(); p != "" {
 		st.Log.Error = p
 	}
@@ -80,6 +81,7 @@ func (s *source) status() api.SourceStatus {
 		Transactions: s.stats.Transactions.Load(), Changes: s.stats.Changes.Load() + s.notifyStats.Changes.Load(),
 		Events: s.stats.Events.Load() + s.notifyStats.Events.Load(), Reconnects: s.reconnects.Load(), Gaps: s.gaps,
 		Channels: s.channelStatus(), NotifyGaps: s.notifyGaps.Load(), NotifyGapSeconds: float64(s.notifyGapMicros.Load()) / 1e6,
+		Rules: s.rulesStatus,
 	}
 	if at := s.stats.LastChange.Load(); at > 0 {
 		st.LastChange = time.UnixMicro(at).UTC()

@@ -32,8 +32,9 @@ func (d *Daemon) noteMatched(ctx context.Context) {
 	names, grown := slices.Clone(d.matched), false
 	d.mu.Unlock()
 	for _, s := range d.sources {
-		for i, r := range s.rules.Rules() {
-			if s.rules.Stats(i).Matched.Load() > 0 && !slices.Contains(names, r.Name) {
+		rules := s.rules.Load()
+		for i, r := range rules.Rules() {
+			if rules.Stats(i).Matched.Load() > 0 && !slices.Contains(names, r.Name) {
 				names, grown = append(names, r.Name), true
 			}
 		}

@@ -1,0 +1,154 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/rowhook/rowhook/relay"
+)
+
+const (
+	// writersWait bounds the wait for transactions older than a place.
+	writersWait = 15 * time.Second
+	writersPoll = 100 * time.Millisecond
+	markTimeout = 30 * time.Second
+)
+
+// MarkRules writes the message that marks the place of a rule set into the WAL,
+// in a transaction of its own: the set judges what commits after it. It writes
+// nothing else and needs no right but to connect.
+//
+// A transaction that is under way meanwhile commits after the place and is
+// judged by the set as a whole. It must not have changed a table before the
+// publication had it. EnsurePublication sees to that, because it waits for the
+// writers of a table while it holds its lock; where somebody else altered the
+// publication, writers makes MarkRules wait until every transaction that is
+// under way now has ended. When one does not for a while, the error is temporary.
+func MarkRules(ctx context.Context, url relay.Secret, id string, writers bool) error {
+	ctx, cancel := context.WithTimeout(ctx, markTimeout)
+	defer cancel()
+	conn, err := connect(ctx, url, "rules", SessionOptions)
+	if err != nil {
+		return err
+	}
+	defer disconnect(conn)
+	if writers {
+		if err := awaitWriters(ctx, conn); err != nil {
+			return err
+		}
+	}
+	if _, err := conn.Exec(ctx, "SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::text)", relay.RulesPrefix, id); err != nil {
+		return fmt.Errorf("mark the place of the rules: %w", err)
+	}
+	return nil
+}
+
+const (
+	sqlNewestWriter = `SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint`
+	sqlOldestWriter = `SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint`
+)
+
+// awaitWriters waits until every transaction has ended that has written
+// something by now, also a prepared one.
+func awaitWriters(ctx context.Context, conn *pgx.Conn) error {
+	var newest, oldest int64
+	if err := conn.QueryRow(ctx, sqlNewestWriter).Scan(&newest); err != nil {
+		return fmt.Errorf("wait for writers: %w", err)
+	}
+	for began := time.Now(); ; {
+		if err := conn.QueryRow(ctx, sqlOldestWriter).Scan(&oldest); err != nil {
+			return fmt.Errorf("wait for writers: %w", err)
+		}
+		if oldest >= newest {
+			return nil
+		}
+		if time.Since(began) > writersWait {
+			return &temporaryError{msg: fmt.Sprintf(
+				"transaction %d has been writing since before the publication was altered, and the rules wait for its end (pg_stat_activity.backend_xid, pg_prepared_xacts)", oldest)}
+		}
+		select {
+		case <-time.After(writersPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Lacks says what the publication, nil when there is none, does not send of
+// what is needed, each in a few words; none when it sends everything.
+func (p *PublicationState) Lacks(needs relay.Needs) []string {
+	if len(needs) == 0 {
+		return nil
+	}
+	if p == nil {
+		return []string{"it does not exist"}
+	}
+	var out []string
+	for i := range needs {
+		n := &needs[i]
+		member := p.member(n.Table)
+		switch {
+		case !p.publishes(n.Table) && member == nil:
+			out = append(out, "it does not have the table "+n.Table.String())
+		case member == nil || member.Columns == nil:
+		case n.All:
+			out = append(out, "it lists only some columns of "+n.Table.String())
+		default:
+			for _, c := range slices.Concat(n.Columns, n.Old) {
+				if text := "it does not list the column " + c + " of " + n.Table.String(); !slices.Contains(member.Columns, c) && !slices.Contains(out, text) {
+					out = append(out, text)
+				}
+			}
+		}
+	}
+	if ops := needs.Ops() &^ p.Ops; ops != 0 {
+		out = append(out, "it does not publish "+opList(ops))
+	}
+	return out
+}
+
+// ShrinkPublication takes out of the publication what was needed once and is
+// not any more: tables, and operations when it has just those that once were
+// needed. What somebody else put in stays. It returns the statements it ran.
+func ShrinkPublication(ctx context.Context, url relay.Secret, name string, once, now relay.Needs) (done []string, err error) {
+	conn, err := connect(ctx, url, "publication", SessionOptions)
+	if err != nil {
+		return nil, err
+	}
+	defer disconnect(conn)
+	pub, err := readPublication(ctx, conn, serverVersion(conn.PgConn().ParameterStatus("server_version")), name)
+	if err != nil || pub == nil {
+		return nil, err
+	}
+	for _, sql := range pub.shrink(name, once, now) {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return done, fmt.Errorf("shrink publication %s: %w", name, err)
+		}
+		done = append(done, sql)
+	}
+	return done, nil
+}
+
+// shrink plans ShrinkPublication.
+func (p *PublicationState) shrink(name string, once, now relay.Needs) (statements []string) {
+	set := "ALTER PUBLICATION " + quoteIdent(name) + " "
+	var drop []string
+	for i := range once {
+		t := once[i].Table
+		if now.Table(t) == nil && p.member(t) != nil {
+			drop = append(drop, "ONLY "+quoteTable(t))
+		}
+	}
+	if len(drop) > 0 {
+		statements = append(statements, set+"DROP TABLE "+strings.Join(drop, ", "))
+	}
+	if ops := now.Ops(); ops != 0 && p.Ops == once.Ops()|ops && p.Ops != ops {
+		statements = append(statements, set+"SET (publish = '"+opList(ops)+"')")
+	}
+	return statements
+}
