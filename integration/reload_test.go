@@ -163,7 +163,7 @@ func reloadMistakes(t *testing.T, s *shop) {
 // back; a new one gets what comes after it; the others notice nothing.
 func reloadSinks(t *testing.T, s *shop) {
 	crm := harness.NewReceiver(t)
-	both := sinkTo("hook", s.hook.URL) + sinkTo("crm", crm.URL)
+	both := sinkTo("hook", s.hook.URL) + sinkTo("crm", crm.URL, `order = "strict"`)
 	s.edit(itemsAs(1), both)
 	if res := s.reload(); len(res.Sinks.Added) != 1 || len(res.Sources) != 0 {
 		t.Errorf("the reload says %+v", res)
