@@ -79,7 +79,7 @@ type source struct {
 	dropped       bool               // by source drop: it stays stopped
 	ended         chan struct{}      // closed when a dropped source has ended
 	spent         string             // the flag of a reset that was applied in an earlier life
-	warned        bool               // of what a plan says; used by run alone
+	warned        bool               // of what a plan says; under placing
 }
 
 // configured is the rules of the configuration, and their text.
