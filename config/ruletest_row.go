@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/hcl/v2"
-
 	"github.com/rowhook/rowhook/relay"
 	"github.com/rowhook/rowhook/relay/pgvalue"
 )
@@ -270,11 +268,11 @@ func (l *testLoader) column(b *changeBody, c *relay.Change, i int) {
 	}
 	switch b.op {
 	case relay.Insert, relay.Read:
-		c.New = append(c.New, l.value(newValue, c.Relation, col))
+		c.New = append(c.New, l.value(b, newValue, col))
 	case relay.Delete:
 		v := relay.Value{}
 		if supplied {
-			v = l.value(oldValue, c.Relation, col)
+			v = l.value(b, oldValue, col)
 		}
 		c.Old = append(c.Old, v)
 	case relay.Update:
@@ -284,7 +282,7 @@ func (l *testLoader) column(b *changeBody, c *relay.Change, i int) {
 		case toast >= 0 && hasNew:
 			l.errorf(newValue.at, "Unchanged value in the new row", "%s is listed in unchanged: PostgreSQL does not send its new value. Write it in old, or remove it there.", col.Name)
 		case toast >= 0 && hasOld:
-			before = l.value(oldValue, c.Relation, col)
+			before = l.value(b, oldValue, col)
 			after = before // the old row has it
 		case toast >= 0 && supplied && !b.table.inferred:
 			l.errorf(get[[]settingText](b.body, "unchanged")[toast].at, "Missing old value", "Under the replica identity of %s the old row has %s, also when it did not change. Write it in old.", c.Relation.Table(), col.Name)
@@ -296,9 +294,9 @@ func (l *testLoader) column(b *changeBody, c *relay.Change, i int) {
 			if !hasOld {
 				oldValue = newValue
 			}
-			after = l.value(newValue, c.Relation, col)
+			after = l.value(b, newValue, col)
 			if supplied {
-				before = l.value(oldValue, c.Relation, col)
+				before = l.value(b, oldValue, col)
 			}
 		}
 		c.Old, c.New = append(c.Old, before), append(c.New, after)
@@ -307,20 +305,15 @@ func (l *testLoader) column(b *changeBody, c *relay.Change, i int) {
 
 // value writes a value as PostgreSQL prints one of the column's type. The zero
 // constant is null.
-func (l *testLoader) value(v constant, rel *relay.Relation, col *relay.Column) relay.Value {
+func (l *testLoader) value(b *changeBody, v constant, col *relay.Column) relay.Value {
 	if v.kind == nullConst {
 		return relay.Value{State: relay.Null}
 	}
-	text, want := pgText(v, pgvalue.KindOf(col.TypeOID, rel.Types))
-	if want != "" {
-		at := v.at
-		l.wrongColumn(at, rel, col, v, want)
+	text, want := pgText(v, pgvalue.KindOf(col.TypeOID, b.table.Types))
+	if want != "" && !b.table.inferred { // then it is a column of two types, and reported
+		l.errorf(v.at, "Wrong type of value", "The column %s of %s cannot be %s. Write %s.", col.Name, b.table.Table(), v.show(), want)
 	}
 	return relay.Value{State: relay.Known, Text: text}
-}
-
-func (l *testLoader) wrongColumn(at hcl.Range, rel *relay.Relation, col *relay.Column, v constant, want string) {
-	l.errorf(at, "Wrong type of value", "The column %s of %s cannot be %s. Write %s.", col.Name, rel.Table(), v.show(), want)
 }
 
 // pgText returns a value in PostgreSQL's text form, or what to write instead.
