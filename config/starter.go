@@ -58,6 +58,7 @@ const starterHead = `# What becomes of the commits of a database, and who is tol
 #
 #   rowhook check --database   finds every mistake in this file, with the cure
 #   rowhook test               runs the tests in *.test.hcl beside it, without a database
+#   rowhook plan               says what run would create in the database
 #   rowhook run                reads the changes and delivers the events
 
 source "postgres" "%s" {

@@ -136,7 +136,7 @@ func (p *program) nextSteps(o *initOptions) {
 		fmt.Fprintf(p.stdout, "  export DATABASE_URL=%s\n", what)
 	}
 	fmt.Fprintf(p.stdout, "  export WEBHOOK_SECRET=%s   # new, and kept nowhere: it signs for a webhook\n", p.newSecret())
-	fmt.Fprintf(p.stdout, "  rowhook check --database%s\n  rowhook run%s\n", flag, flag)
+	fmt.Fprintf(p.stdout, "  rowhook check --database%s\n  rowhook plan%s\n  rowhook run%s\n", flag, flag, flag)
 	fmt.Fprintf(p.stdout, "\nThen a first test, of a change that you make while this waits for it:\n  rowhook record%s --changes 1 --output %s\n  rowhook test%s\n",
 		flag, filepath.Join(filepath.Dir(o.file), "first.test.hcl"), flag)
 }
