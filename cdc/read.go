@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -350,11 +349,12 @@ const (
 	mostFetch  = 20000
 )
 
-// ReadLimits bound the reading of a table. A zero field is no bound.
+// ReadLimits bound the reading of a table.
 type ReadLimits struct {
-	Rows  int
-	Bytes int
-	Until time.Time
+	// Rows is the most rows to read; 0 is no bound.
+	Rows int
+	// Enough, when not nil, is asked now and then, and ends the reading.
+	Enough func() bool
 }
 
 // Read reads rows of the table in the order of its key and gives each to f,
@@ -381,7 +381,7 @@ func (s *Snapshot) Read(ctx context.Context, t TableRead, limits ReadLimits, f f
 	if _, err := r.conn.PgConn().Exec(ctx, "DECLARE rows NO SCROLL CURSOR FOR "+q.sql).ReadAll(); err != nil {
 		return false, r.readError(t, err)
 	}
-	n, rows, bytes := firstFetch, 0, 0
+	n, rows := firstFetch, 0
 	for {
 		if limits.Rows > 0 {
 			n = min(n, limits.Rows-rows)
@@ -390,13 +390,12 @@ func (s *Snapshot) Read(ctx context.Context, t TableRead, limits ReadLimits, f f
 		if err != nil {
 			return false, r.readError(t, err)
 		}
-		rows, bytes = rows+got, bytes+size
+		rows += got
 		switch {
 		case got < n:
 			_, err := r.conn.Exec(ctx, "CLOSE rows")
 			return true, err
-		case limits.Rows > 0 && rows >= limits.Rows, limits.Bytes > 0 && bytes >= limits.Bytes,
-			!limits.Until.IsZero() && time.Now().After(limits.Until):
+		case limits.Rows > 0 && rows >= limits.Rows, limits.Enough != nil && limits.Enough():
 			return false, nil
 		}
 		n = max(1, min(mostFetch, 2*n, int(int64(got)*fetchBytes/int64(max(size, 1)))))

@@ -248,18 +248,24 @@ func writeItem(rng *rand.Rand, rows int) string {
 // TestBackfill_MirrorIsRightWhileRowsChange kills rowhook and the server while a
 // table under writers is read.
 func TestBackfill_MirrorIsRightWhileRowsChange(t *testing.T) {
-	const rows = 3000
+	const rows = 4000
 	seed := seedOf(t)
 	w := newBackfillWorld(t, rows, "", nil)
 	w.daemon.StartReady()
 	stop := w.writers(seed, 3, rows)
-	b := w.command("item", "--rate", "1500")
+	b := w.command("item", "--rate", "800")
 	if b.Estimate < rows/2 || b.Estimate > 2*rows {
 		t.Errorf("about %d rows of %d", b.Estimate, rows)
 	}
 	read := int64(0)
 	for i := range 3 {
 		read = w.until(b.ID, "reading", func(b backfill) bool { return b.Rows > read }).Rows
+		// No snapshot is made until this ends: however slow the machine, something is
+		// left to read.
+		blocker := w.conn()
+		if _, err := blocker.Exec(t.Context(), "BEGIN; CREATE TABLE blocker (id int)"); err != nil {
+			t.Fatal(err)
+		}
 		switch i {
 		case 0, 2:
 			w.daemon.Kill9()
@@ -270,6 +276,7 @@ func TestBackfill_MirrorIsRightWhileRowsChange(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		_ = blocker.Close(t.Context())
 	}
 	b = w.done(b.ID)
 	stop()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Backfill makes events of the rows that exist, for one rule that lists read
@@ -63,7 +64,7 @@ type BackfillProgress struct {
 	Point LSN
 	Row   uint32
 	Index uint32
-	// At is when the last row was read, in microseconds since the Unix epoch.
+	// At is when this was recorded, in microseconds since the Unix epoch.
 	At int64
 }
 
@@ -209,6 +210,13 @@ func (in *Ingest) standsAt(point LSN) bool {
 	return in.position() >= point || g.idle >= point
 }
 
+// Held reports whether a change waits for the gate.
+func (in *Ingest) Held() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.gate.held || in.gate.message != nil
+}
+
 // Chunk is the part of a backfill that is read in one snapshot. The stream does
 // not pass its point until it is closed. One goroutine uses it.
 type Chunk struct {
@@ -308,7 +316,6 @@ func (c *Chunk) Read(ctx context.Context, rel *Relation, row Row, key [][]byte) 
 	p.Row++
 	p.Rows++
 	p.Events += int64(p.Index - before)
-	p.At = c.at
 	if p.After == nil {
 		p.After = make([][]byte, len(key))
 	}
@@ -376,5 +383,6 @@ func (p *pending) update() *BackfillUpdate {
 	}
 	c.dirty = false
 	c.handed++
+	c.progress.At = time.Now().UnixMicro()
 	return &BackfillUpdate{ID: c.backfill, Progress: c.progress.clone(), Done: c.done}
 }

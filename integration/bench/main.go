@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string) (err error) {
 	isShort := flags.Bool("short", false, "smaller workloads, one round: about two minutes")
 	jsonFile := flags.String("json", "", "write the table to this `file` too")
 	rounds := flags.Int("rounds", 0, "how often everything is measured (default 3, with --short 1)")
-	only := flags.String("only", "", "`scenarios` to run: drain, slow, live, large (default all)")
+	only := flags.String("only", "", "`scenarios` to run: drain, slow, live, large, backfill (default all)")
 	names := flags.String("relays", "bare,rowhook", "`relays` to measure")
 	binary := flags.String("rowhook", os.Getenv("ROWHOOK_BIN"), "rowhook `binary` to measure (default: build ./cmd/rowhook)")
 	if err := flags.Parse(args); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ type place struct {
 	dir     string
 	url     string
 	when    bool // only rows with kind 'hit' become events
+	read    bool // rows that are read become events, which no endpoint wants
 }
 
 func (p place) databaseURL() string { return p.cluster.URL(p.db) }
@@ -92,14 +94,14 @@ source "postgres" "bench" {
 
 event "row.created" {
   table = "public.items"
-  on    = ["insert"]
+  on    = [%q]
   %s
   data  = row
 }
 
 sink "webhook" "rx" {
   url     = %q
-  events  = ["**"]
+  events  = [%q]
   secrets = [env("RX_SECRET")]
 }
 `
@@ -116,11 +118,14 @@ func (r *rowhook) name() string { return "rowhook" }
 
 // prepare runs the daemon until it is ready, which makes slot and publication, and ends it.
 func (r *rowhook) prepare(ctx context.Context, p place) error {
-	when := ""
+	on, when, events := "insert", "", "**"
 	if p.when {
 		when = `when  = new.kind == "hit"`
 	}
-	config := fmt.Sprintf(rowhookConfig, filepath.Join(p.dir, "data"), r.listen, when, p.url)
+	if p.read {
+		on, events = "read", "nothing.**"
+	}
+	config := fmt.Sprintf(rowhookConfig, filepath.Join(p.dir, "data"), r.listen, on, when, p.url, events)
 	if err := os.WriteFile(filepath.Join(p.dir, "rowhook.hcl"), []byte(config), 0o600); err != nil {
 		return err
 	}
@@ -137,11 +142,25 @@ func (r *rowhook) prepare(ctx context.Context, p place) error {
 }
 
 func (r *rowhook) start(p place) (*process, error) {
-	env := []string{
+	return launch(filepath.Join(p.dir, "rowhook.log"), r.env(p), r.bin, "run", "-c", filepath.Join(p.dir, "rowhook.hcl"))
+}
+
+func (r *rowhook) env(p place) []string {
+	return []string{
 		"DATABASE_URL=" + p.databaseURL(),
 		"RX_SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", // the specification's example
 	}
-	return launch(filepath.Join(p.dir, "rowhook.log"), env, r.bin, "run", "-c", filepath.Join(p.dir, "rowhook.hcl"))
+}
+
+// command runs another command of the program and returns its standard output.
+func (r *rowhook) command(ctx context.Context, p place, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, r.bin, args...)
+	cmd.Env = append(os.Environ(), r.env(p)...)
+	out, err := cmd.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = fmt.Errorf("rowhook %s: %w: %s", args[0], err, exit.Stderr)
+	}
+	return out, err
 }
 
 func (r *rowhook) ready(ctx context.Context, p place, proc *process) error {

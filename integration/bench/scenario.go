@@ -33,6 +33,7 @@ var (
 type scenario struct {
 	name  string
 	when  bool
+	read  bool                                               // rows that are there before any relay has a slot, for a backfill
 	write func(ctx context.Context, b *bench, p place) error // the backlog, before any relay starts; nil: none
 	run   func(ctx context.Context, b *bench, r relay, p place) (values, error)
 }
@@ -44,14 +45,15 @@ type values map[string]float64
 type results map[string]map[string][]float64
 
 var scenarios = []scenario{
-	{"drain", false, func(ctx context.Context, b *bench, p place) error {
+	{"drain", false, false, func(ctx context.Context, b *bench, p place) error {
 		return writeBacklog(ctx, p, b.drain, b.sizes.backlog)
 	}, drain},
-	{"slow", false, func(ctx context.Context, b *bench, p place) error {
+	{"slow", false, false, func(ctx context.Context, b *bench, p place) error {
 		return writeBacklog(ctx, p, b.slow, b.sizes.backlog)
 	}, slow},
-	{"live", false, nil, live},
-	{"large", true, func(ctx context.Context, b *bench, p place) error { return writeBacklog(ctx, p, b.large, b.large) }, large},
+	{"live", false, false, nil, live},
+	{"large", true, false, func(ctx context.Context, b *bench, p place) error { return writeBacklog(ctx, p, b.large, b.large) }, large},
+	{"backfill", false, true, func(ctx context.Context, b *bench, p place) error { return writeBacklog(ctx, p, b.drain, b.drain) }, backfill},
 }
 
 // schema has rows of about 170 bytes of text.
@@ -298,13 +300,18 @@ func (b *bench) measure(ctx context.Context, s scenario, relays []relay, into re
 }
 
 func (b *bench) measureIn(ctx context.Context, db string, s scenario, relays []relay, into results) (err error) {
-	p := place{cluster: b.cluster, db: db, url: b.receiver.url, when: s.when}
+	p := place{cluster: b.cluster, db: db, url: b.receiver.url, when: s.when, read: s.read}
 	if err := b.cluster.CreateDatabase(ctx, p.db); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.cluster.DropDatabase(context.WithoutCancel(ctx), p.db)) }()
 	if err := b.cluster.Exec(ctx, p.db, schema); err != nil {
 		return err
+	}
+	if s.read {
+		if err := s.write(ctx, b, p); err != nil {
+			return err
+		}
 	}
 	places := map[relay]place{}
 	for _, r := range relays {
@@ -321,7 +328,7 @@ func (b *bench) measureIn(ctx context.Context, db string, s scenario, relays []r
 		}
 		places[r] = p
 	}
-	if s.write != nil {
+	if s.write != nil && !s.read {
 		if err := s.write(ctx, b, p); err != nil {
 			return err
 		}

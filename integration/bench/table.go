@@ -29,6 +29,8 @@ var metrics = []metric{
 	{"large_peak_rss", "MiB", "<= 96", func(v, _ float64) bool { return v <= mostLarge }},
 	{"large_first_event", "s", "", nil},
 	{"large_all_events", "s", "", nil},
+	{"backfill_rate", "rows/s beside events/s of the log", ">= 0.5 x the log's own appends", func(v, y float64) bool { return v >= 0.5*y }},
+	{"backfill_peak_rss", "MiB", "", nil},
 	{"idle_rss", "MiB", "<= 30", func(v, _ float64) bool { return v <= mostIdle }},
 }
 

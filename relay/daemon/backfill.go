@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// chunkTime and chunkSize bound a chunk: for so long live changes wait, and the
-	// server keeps what the snapshot sees.
-	chunkTime = 300 * time.Millisecond
-	chunkSize = 16 << 20
+	// chunkTime bounds a chunk when live changes wait for it, and longestChunk when
+	// none does: for so long the server keeps what the snapshot sees.
+	chunkTime    = 300 * time.Millisecond
+	longestChunk = 5 * time.Second
 	// chunkPatience is how long a chunk waits for a log that takes nothing, and
 	// pointPatience how long for the stream to come to its point.
 	chunkPatience = 5 * time.Second
@@ -372,7 +372,7 @@ func (b *backfiller) chunk(ctx, jobCtx context.Context, in *relay.Ingest, snaps 
 		return false, errors.Join(err, in.Open())
 	}
 	defer snap.Close()
-	limits := cdc.ReadLimits{Bytes: chunkSize, Rows: job.Rate} // with a rate: the rows of a second
+	limits := cdc.ReadLimits{Rows: job.Rate} // with a rate: the rows of a second
 	chunk, err := in.NewChunk(job, rule, snap.Point, snap.At)
 	if err != nil {
 		return false, err
@@ -383,8 +383,12 @@ func (b *backfiller) chunk(ctx, jobCtx context.Context, in *relay.Ingest, snaps 
 	err = chunk.Wait(waiting)
 	cancel()
 	if err == nil {
-		limits.Until = time.Now().Add(chunkTime)
-		reading, cancel := context.WithTimeout(jobCtx, chunkTime+chunkPatience)
+		began := time.Now()
+		limits.Enough = func() bool {
+			took := time.Since(began)
+			return took > longestChunk || took > chunkTime && in.Held()
+		}
+		reading, cancel := context.WithTimeout(jobCtx, longestChunk+chunkPatience)
 		done, err = b.read(reading, chunk, snap, rule, job, limits)
 		cancel()
 	}
