@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the capture tests (named TestCapture… and TestValues…) on PostgreSQL of the given versions,
+# Runs the capture tests (named TestCapture… and TestValues…, and of backfills what depends on the server) on PostgreSQL of the given versions,
 # two at a time, each on private clusters. Servers that are not here are brought by getpg.sh.
 #
 #   bash integration/capture.sh 16
@@ -34,7 +34,7 @@ binaries() {
 run() {
   local from=$SECONDS status=0
   ROWHOOK_PG_BIN=$(binaries "$1") && export ROWHOOK_PG_BIN &&
-    cd integration && "$logs/capture.test" -test.run "${ROWHOOK_CAPTURE_RUN:-^Test(Capture|Values)_}" -test.timeout 10m -test.v || status=1
+    cd integration && "$logs/capture.test" -test.run "${ROWHOOK_CAPTURE_RUN:-^Test(Capture|Values)_|^TestBackfill_(Reads|Says|G2)}" -test.timeout 10m -test.v || status=1
   echo "$((SECONDS - from)) s"
   return $status
 }

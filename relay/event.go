@@ -73,6 +73,12 @@ func ParseEventID(s string) (EventID, error) {
 // microseconds made to rise strictly, XID the sending backend's process id and
 // CommitTime the time at which the listener was connected; its id is a fact of
 // the log, not of PostgreSQL.
+//
+// Neither has a row that a backfill read: CommitLSN and ChangeLSN are the last
+// byte before the point of its chunk's snapshot, XID and CommitTime the number
+// and the creation of the backfill, Ordinal the row's number in the chunk. Since
+// what was read is recorded with its events, a row is read again only by another
+// backfill, which makes another id.
 type IDFacts struct {
 	SystemID   uint64
 	CommitLSN  LSN
