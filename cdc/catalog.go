@@ -23,7 +23,7 @@ const tablesSQL = `SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relper
   coalesce(array_position(pk.indkey[0:pk.indnkeyatts - 1]::int2[], a.attnum) - 1, -1),
   ARRAY(SELECT u.nspname::text FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS p(oid, n) JOIN pg_class k ON k.oid = p.oid JOIN pg_namespace u ON u.oid = k.relnamespace WHERE p.oid <> c.oid ORDER BY p.n),
   ARRAY(SELECT k.relname::text FROM pg_partition_ancestors(c.oid) WITH ORDINALITY AS p(oid, n) JOIN pg_class k ON k.oid = p.oid WHERE p.oid <> c.oid ORDER BY p.n)
-FROM unnest($1::text[], $2::text[]) AS want(s, t)
+FROM (SELECT DISTINCT s, t FROM unnest($1::text[], $2::text[]) AS w(s, t)) AS want
 JOIN pg_namespace n ON n.nspname = want.s
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = want.t AND c.relkind NOT IN ('i', 'I', 't', 'c')
 LEFT JOIN pg_index pk ON pk.indrelid = c.oid AND pk.indisprimary

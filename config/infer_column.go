@@ -27,7 +27,12 @@ const typeModOffset = 4
 func columnType(t *relay.Table, i int) contract.Type {
 	c := t.Columns[i]
 	typ := valueType(c.TypeOID, c.TypeMod, t.Types, 0)
-	if len(t.Dims) > i && typ.Kinds&isList != 0 {
+	if len(t.Dims) > i && pgvalue.KindOf(c.TypeOID, t.Types) == pgvalue.Array {
+		// PostgreSQL does not hold an array to the dimensions it was declared with,
+		// but people do. Where they are not known (LIKE, domains) it may be any.
+		if t.Dims[i] == 0 {
+			typ.Elem = nil
+		}
 		for range t.Dims[i] - 1 {
 			typ = contract.ListOf(typ)
 		}

@@ -13,7 +13,9 @@ mkdir -p "$cache/bin"
 export PATH=$cache/bin:$PATH
 
 golangci_version=2.15.0
-standardwebhooks_version=1.0.0
+# What judges our signatures and contracts from outside: the JavaScript library of Standard Webhooks,
+# the TypeScript compiler, a validator of JSON Schema and the parser of AsyncAPI.
+javascript="standardwebhooks@1.0.0 typescript@5.9.3 ajv@8.20.0 ajv-formats@3.0.1 @asyncapi/parser@3.6.3"
 most_bytes=$((30 * 1000 * 1000))
 
 failed=()
@@ -67,10 +69,11 @@ prerequisites() {
   ROWHOOK_PG_BIN=$(bash integration/getpg.sh) || return
   export ROWHOOK_PG_BIN
   echo "PostgreSQL: $ROWHOOK_PG_BIN"
-  # The JavaScript library of Standard Webhooks, a second opinion on our signatures.
   export ROWHOOK_JS=$cache/js
-  if [ ! -d "$ROWHOOK_JS/node_modules/standardwebhooks" ]; then
-    mkdir -p "$ROWHOOK_JS" && npm install --silent --no-audit --no-fund --prefix "$ROWHOOK_JS" "standardwebhooks@$standardwebhooks_version" </dev/null || return
+  if [ "$(cat "$ROWHOOK_JS/installed" 2>/dev/null)" != "$javascript" ]; then
+    # shellcheck disable=SC2086 # one word a package
+    mkdir -p "$ROWHOOK_JS" && npm install --silent --no-audit --no-fund --prefix "$ROWHOOK_JS" $javascript </dev/null || return
+    echo "$javascript" >"$ROWHOOK_JS/installed"
   fi
   go mod download
 }

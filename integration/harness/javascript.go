@@ -17,21 +17,10 @@ import (
 var verifier string
 
 // VerifyInJavaScript checks the signatures of requests with the JavaScript library of Standard
-// Webhooks, a second opinion on what the Go library lets through. The library is in the folder that
-// ROWHOOK_JS names, or in .cache/js, where run.sh puts it.
+// Webhooks, a second opinion on what the Go library lets through.
 func VerifyInJavaScript(t testing.TB, secret string, requests []*Request) error {
 	t.Helper()
-	modules := os.Getenv("ROWHOOK_JS")
-	if modules == "" {
-		root, err := repoRoot()
-		if err != nil {
-			t.Fatal(err)
-		}
-		modules = filepath.Join(root, ".cache", "js")
-	}
-	if _, err := os.Stat(filepath.Join(modules, "node_modules", "standardwebhooks")); err != nil {
-		t.Fatalf("the JavaScript library of Standard Webhooks is not there; run integration/run.sh once, or npm install --prefix %s standardwebhooks: %v", modules, err)
-	}
+	modules := JavaScript(t, "standardwebhooks")
 	var in bytes.Buffer
 	lines := json.NewEncoder(&in)
 	for _, q := range requests {
@@ -58,4 +47,24 @@ func VerifyInJavaScript(t testing.TB, secret string, requests []*Request) error 
 		t.Fatalf("%s of %d webhooks were looked at", got, len(requests))
 	}
 	return nil
+}
+
+// JavaScript returns the folder in whose node_modules the packages are: the one that ROWHOOK_JS
+// names, or .cache/js, where run.sh puts them.
+func JavaScript(t testing.TB, packages ...string) string {
+	t.Helper()
+	modules := os.Getenv("ROWHOOK_JS")
+	if modules == "" {
+		root, err := repoRoot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		modules = filepath.Join(root, ".cache", "js")
+	}
+	for _, name := range packages {
+		if _, err := os.Stat(filepath.Join(modules, "node_modules", name)); err != nil {
+			t.Fatalf("the JavaScript package %s is not there; run integration/run.sh once, or npm install --prefix %s %s: %v", name, modules, name, err)
+		}
+	}
+	return modules
 }
