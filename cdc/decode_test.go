@@ -175,9 +175,9 @@ func FuzzDecode(f *testing.F) {
 func describe(kind byte, d *decoder) string {
 	switch kind {
 	case 'B':
-		return fmt.Sprint(d.begin.final, d.begin.xid)
+		return fmt.Sprint(d.begin.final, d.begin.xid, d.begin.time*1000)
 	case 'C':
-		return fmt.Sprint(d.commit.lsn, d.commit.end)
+		return fmt.Sprint(d.commit.lsn, d.commit.end, d.commit.time*1000)
 	case 'R':
 		s := fmt.Sprint(d.relation.oid, d.relation.schema, d.relation.name, d.relation.identity)
 		for _, c := range d.relation.columns {
@@ -244,9 +244,9 @@ func oracle(msg []byte) (s string, err error) {
 	}
 	switch m := m.(type) {
 	case *pglogrepl.BeginMessage:
-		return fmt.Sprint(relay.LSN(m.FinalLSN), m.Xid), nil
+		return fmt.Sprint(relay.LSN(m.FinalLSN), m.Xid, m.CommitTime.UnixNano()), nil // which overflows after 2262, as ours does then
 	case *pglogrepl.CommitMessage:
-		return fmt.Sprint(relay.LSN(m.CommitLSN), relay.LSN(m.TransactionEndLSN)), nil
+		return fmt.Sprint(relay.LSN(m.CommitLSN), relay.LSN(m.TransactionEndLSN), m.CommitTime.UnixNano()), nil
 	case *pglogrepl.RelationMessage:
 		schema := m.Namespace
 		if schema == "" {
