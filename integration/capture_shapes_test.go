@@ -2,12 +2,14 @@ package integration_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/rowhook/rowhook/cdc"
 	"github.com/rowhook/rowhook/integration/postgres"
+	"github.com/rowhook/rowhook/relay"
 )
 
 // byHand is newSource with the publication named hand that the schema makes.
@@ -200,6 +202,69 @@ func TestCapture_ChangesOfEveryShape(t *testing.T) {
 		}
 		s.stop()
 	})
+}
+
+// tx.context says who made a change, and in which request.
+func TestCapture_TheContextOfATransaction(t *testing.T) {
+	cluster := postgres.New(t, postgres.Options{})
+	s := newSource(t, cluster, "context", "CREATE TABLE t (id int PRIMARY KEY)", "t")
+	rule := compile(t, `data = { id = new.id, trace = tx.context.traceparent, request = tx.context.request.id }`)
+	var judged []string
+	s.got.seen = func(c *relay.Change) {
+		if c.Op != relay.Insert {
+			return
+		}
+		prog, err := rule.Bind(c.Relation)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		var d relay.Draft
+		if ok, err := prog.Eval(c, &d); !ok || err != nil {
+			t.Error(ok, err)
+		}
+		judged = append(judged, string(d.Data))
+	}
+	s.run()
+	emit := func(payload string) string {
+		return "SELECT pg_logical_emit_message(true, 'rowhook.context', " + payload + ");"
+	}
+	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	s.exec("BEGIN; INSERT INTO t VALUES (1);" + emit(`'{"traceparent": "`+trace+`"}'`) + emit(`'{"request": {"id": "r-1", "n": 12345678901234567890}}'`) + "INSERT INTO t VALUES (2); COMMIT")
+	s.exec("INSERT INTO t VALUES (3)") // another transaction
+	// A savepoint that is rolled back takes its messages along.
+	s.exec("BEGIN; SAVEPOINT s;" + emit(`'{"request": {"id": "undone"}}'`) + "ROLLBACK TO s; INSERT INTO t VALUES (4); COMMIT")
+	// At 64 KiB it is full: what does not fit is left out, what came before stays, and what fits still comes.
+	s.exec("BEGIN;" + emit(`'{"traceparent": "kept"}'`) + emit(`json_build_object('big', repeat('x', 40000))::text`) + emit(`json_build_object('more', repeat('y', 40000), 'traceparent', 'left out')::text`) +
+		emit(`'{"request": {"id": "fits"}}'`) + "INSERT INTO t VALUES (5); COMMIT")
+	s.settle()
+	want := []string{`{"id":1,"trace":null,"request":null}`, `{"id":2,"trace":"` + trace + `","request":"r-1"}`, `{"id":3,"trace":null,"request":null}`, `{"id":4,"trace":null,"request":null}`,
+		`{"id":5,"trace":"kept","request":"fits"}`}
+	if got := strings.Join(judged, "\n"); got != strings.Join(want, "\n") {
+		t.Errorf("got:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
+	}
+	s.stop()
+	if log := s.log.String(); strings.Count(log, "message left out of tx.context") != 1 || !strings.Contains(log, "would exceed 65536 bytes") {
+		t.Errorf("log: %s", log)
+	}
+}
+
+// E7: a row comes in one message, which has a bound.
+func TestCapture_HugeRows(t *testing.T) {
+	cluster := postgres.New(t, postgres.Options{})
+	s := newSource(t, cluster, "huge", "CREATE TABLE t (id int PRIMARY KEY, v bytea); ALTER TABLE t ALTER v SET STORAGE EXTERNAL", "t")
+	s.run()
+	s.exec("INSERT INTO t SELECT 1, decode(repeat('00ff', 8000000), 'hex')")
+	s.expect("begin", "insert public.t new id=1 v=\\x00..32000002 key(id)", "commit")
+	s.stop()
+	s.stream.MaxMessage = 1 << 20
+	s.exec("INSERT INTO t VALUES (2, '\\x00'); UPDATE t SET v = v || '\\x00' WHERE id = 1")
+	s.run()
+	err := s.end()
+	var decode *cdc.DecodeError
+	if !errors.As(err, &decode) || !strings.Contains(err.Error(), "a row is larger than the source's limit") {
+		t.Errorf("stream: %v", err)
+	}
 }
 
 // TestCapture_Partitions: they come as the table that the publication has, the
