@@ -72,7 +72,44 @@ func readPublicationPlan(ctx context.Context, conn *pgx.Conn, name string, want 
 	if err != nil {
 		return nil, err
 	}
+	if err := checkOthers(ctx, conn, pub, want); err != nil {
+		return nil, err
+	}
 	return planPublication(name, conn.Config().User, version, pub, tables, want)
+}
+
+// checkOthers refuses to publish updates or deletes when those of other tables
+// of the publication would then fail: it has one set of operations for all, and
+// filters that people made.
+func checkOthers(ctx context.Context, conn *pgx.Conn, pub *PublicationState, want Want) error {
+	changes := relay.OpsOf(relay.Update, relay.Delete)
+	if pub == nil || want.Ops&changes&^pub.Ops == 0 {
+		return nil
+	}
+	var errs []error
+	for _, m := range pub.Members {
+		if m.RowFilter != "" {
+			errs = append(errs, &SetupError{
+				Summary: fmt.Sprintf("the publication %s has a row filter for %s: with updates and deletes, those of the application would fail where the filter reads columns outside the replica identity", pub.Name, m.TableName),
+				Detail:  "if it reads none of those, publish them by hand",
+				SQL:     []string{"ALTER PUBLICATION " + quoteIdent(pub.Name) + " SET (publish = '" + opList(pub.Ops|want.Ops) + "');"},
+			})
+		}
+	}
+	var others []relay.TableColumns
+	for _, t := range pub.Tables {
+		if !want.Least && !slices.ContainsFunc(want.Tables, func(w relay.TableColumns) bool { return w.TableName == t.TableName }) {
+			others = append(others, relay.TableColumns{TableName: t.TableName, All: true})
+		}
+	}
+	tables, err := readPublishable(ctx, conn, others)
+	if err != nil {
+		return err
+	}
+	if err := preflight(tables, changes, false); err != nil {
+		errs = append(errs, fmt.Errorf("the publication %s has tables that no rule names; take those out of it, or mend them: %w", pub.Name, err))
+	}
+	return joined(errs)
 }
 
 // planPublication decides what makes the publication send what is wanted.

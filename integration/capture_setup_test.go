@@ -118,6 +118,45 @@ func TestCapture_PublicationIsMadeAndGrown(t *testing.T) {
 	}
 }
 
+// C5: updates and deletes of a table without a replica identity fail in the
+// application as soon as they are published, also of a table that no rule is
+// about any more.
+func TestCapture_PublishingUpdatesDoesNotBreakOtherTables(t *testing.T) {
+	cluster := postgres.New(t, postgres.Options{})
+	url := relay.NewSecret(cluster.Database(t, "others"))
+	db, err := cluster.Conn(t.Context(), "others")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.Background())
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := db.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	exec("CREATE TABLE logs (id int, v int); INSERT INTO logs VALUES (1, 1); CREATE TABLE orders (id int PRIMARY KEY, v int)")
+	if _, err := cdc.EnsurePublication(t.Context(), url, "p", whole(inserts, "logs")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = cdc.EnsurePublication(t.Context(), url, "p", whole(writes, "orders"))
+	wantSetup(t, err, "no rule names", "the table public.logs has no replica identity")
+	exec("UPDATE logs SET id = 2; CREATE PUBLICATION everything FOR ALL TABLES WITH (publish = 'insert')")
+	_, err = cdc.EnsurePublication(t.Context(), url, "everything", whole(writes, "orders"))
+	wantSetup(t, err, "the table public.logs has no replica identity")
+	exec("UPDATE logs SET id = 2; ALTER PUBLICATION p DROP TABLE logs")
+	if _, err := cdc.EnsurePublication(t.Context(), url, "p", whole(writes, "orders")); err != nil {
+		t.Error(err)
+	}
+	exec("UPDATE logs SET id = 2; UPDATE orders SET v = 2")
+	if cluster.Major() >= 15 {
+		exec("INSERT INTO orders VALUES (1, 1); CREATE PUBLICATION filtered FOR TABLE orders WHERE (v > 1) WITH (publish = 'insert')")
+		_, err = cdc.EnsurePublication(t.Context(), url, "filtered", whole(writes, "orders"))
+		wantSetup(t, err, "has a row filter for public.orders", "ALTER PUBLICATION")
+		exec("UPDATE orders SET v = 3")
+	}
+}
+
 // The first insert of a transaction that is under way while its table is added
 // is not published; so nobody may be under way.
 func TestCapture_ATableIsAddedOnlyBetweenItsWriters(t *testing.T) {
