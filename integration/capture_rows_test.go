@@ -10,9 +10,10 @@ import (
 // TestCapture_RowsOfEveryShape reads row changes of every shape from one real
 // server.
 func TestCapture_RowsOfEveryShape(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{Settings: map[string]string{"max_prepared_transactions": "5"}})
 
-	t.Run("replica identities", func(t *testing.T) {
+	t.Run("C3 C4 C6 replica identities", func(t *testing.T) {
 		s := newSource(t, cluster, "identities", `
 			CREATE TABLE d (id int PRIMARY KEY, v text, w int);
 			CREATE TABLE f (id int PRIMARY KEY, v text, w int); ALTER TABLE f REPLICA IDENTITY FULL;
@@ -41,7 +42,7 @@ func TestCapture_RowsOfEveryShape(t *testing.T) {
 		s.stop()
 	})
 
-	t.Run("unchanged toast is unknown, never null", func(t *testing.T) {
+	t.Run("C1 C2 unchanged toast is unknown and never null", func(t *testing.T) {
 		s := newSource(t, cluster, "toast", `
 			CREATE TABLE d (id int PRIMARY KEY, big text, w int); ALTER TABLE d ALTER big SET STORAGE EXTERNAL;
 			CREATE TABLE f (id int PRIMARY KEY, big text, w int); ALTER TABLE f ALTER big SET STORAGE EXTERNAL; ALTER TABLE f REPLICA IDENTITY FULL;
@@ -58,7 +59,7 @@ func TestCapture_RowsOfEveryShape(t *testing.T) {
 		s.stop()
 	})
 
-	t.Run("rows of one copy share a position and differ by ordinal", func(t *testing.T) {
+	t.Run("A6 rows of one copy share a position and differ by ordinal", func(t *testing.T) {
 		s := newSource(t, cluster, "copying", "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)", "a", "b")
 		s.run()
 		if _, err := s.db.PgConn().CopyFrom(t.Context(), strings.NewReader("1\n2\n3\n"), "COPY a FROM STDIN"); err != nil {
@@ -75,7 +76,7 @@ func TestCapture_RowsOfEveryShape(t *testing.T) {
 		s.stop()
 	})
 
-	t.Run("the table changes in mid-stream", func(t *testing.T) {
+	t.Run("D1 the table changes in mid-stream", func(t *testing.T) {
 		s := newSource(t, cluster, "ddl", "CREATE TABLE a (id int PRIMARY KEY, v text)", "a")
 		s.got.hold = true // the slot stays where it is
 		s.run()
@@ -104,7 +105,7 @@ func TestCapture_RowsOfEveryShape(t *testing.T) {
 		s.stop()
 	})
 
-	t.Run("savepoints, prepared transactions and messages", func(t *testing.T) {
+	t.Run("F4 F5 savepoints, prepared transactions and messages", func(t *testing.T) {
 		s := newSource(t, cluster, "txs", "CREATE TABLE a (id int PRIMARY KEY)", "a")
 		s.run()
 		s.exec(`BEGIN; INSERT INTO a VALUES (1); SAVEPOINT s; INSERT INTO a VALUES (2); ROLLBACK TO s; INSERT INTO a VALUES (3); COMMIT`)
@@ -126,7 +127,7 @@ func TestCapture_RowsOfEveryShape(t *testing.T) {
 		s.stop()
 	})
 
-	t.Run("partitions come as their root", func(t *testing.T) {
+	t.Run("C8 partitions come as their root", func(t *testing.T) {
 		s := newSource(t, cluster, "parts", `
 			CREATE TABLE p (id int, region text, v text, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
 			CREATE TABLE p_eu PARTITION OF p FOR VALUES IN ('eu');
@@ -139,7 +140,7 @@ func TestCapture_RowsOfEveryShape(t *testing.T) {
 		s.stop()
 	})
 
-	t.Run("types of the user, pinned settings", func(t *testing.T) {
+	t.Run("E1 E2 types of the user and pinned settings", func(t *testing.T) {
 		s := newSource(t, cluster, "values", `
 			CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN price AS numeric(10,2); CREATE TYPE pair AS (a int, m mood);
 			CREATE TABLE a (id int PRIMARY KEY, m mood, ms mood[], p price, c pair, t timestamptz, i interval, f float8, b bytea, r regclass);

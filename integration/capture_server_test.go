@@ -55,6 +55,7 @@ func (s *source) wal() relay.LSN {
 }
 
 func TestCapture_IdleDatabaseWithBusyNeighbourDoesNotPinWAL(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	s := newSource(t, cluster, "idle", "CREATE TABLE a (id int PRIMARY KEY)", "a")
 	s.run()
@@ -69,6 +70,7 @@ func TestCapture_IdleDatabaseWithBusyNeighbourDoesNotPinWAL(t *testing.T) {
 }
 
 func TestCapture_ConfirmsTheEndOfATransactionOnlyWhenItIsDurable(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	s := newSource(t, cluster, "confirm", "CREATE TABLE a (id int PRIMARY KEY)", "a")
 	s.got.hold = true
@@ -96,6 +98,7 @@ func TestCapture_ConfirmsTheEndOfATransactionOnlyWhenItIsDurable(t *testing.T) {
 }
 
 func TestCapture_AFullHandlerKeepsTheConnectionAlive(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{Settings: map[string]string{"wal_sender_timeout": "1s"}})
 	s := newSource(t, cluster, "full", "CREATE TABLE a (id int PRIMARY KEY, v text)", "a")
 	s.run()
@@ -123,6 +126,7 @@ func TestCapture_AFullHandlerKeepsTheConnectionAlive(t *testing.T) {
 }
 
 func TestCapture_TheServerCanShutDownWhileConnected(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		set  func(*captured)
@@ -160,6 +164,7 @@ func TestCapture_TheServerCanShutDownWhileConnected(t *testing.T) {
 }
 
 func TestCapture_AServerThatDiesIsATemporaryError(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	s := newSource(t, cluster, "dies", "CREATE TABLE a (id int PRIMARY KEY)", "a")
 	s.run()
@@ -188,6 +193,7 @@ func TestCapture_AServerThatDiesIsATemporaryError(t *testing.T) {
 }
 
 func TestCapture_APositionTheSlotCannotHonourIsRefused(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	s := newSource(t, cluster, "positions", "CREATE TABLE a (id int PRIMARY KEY)", "a")
 	run := func(start relay.LSN) error { return s.stream.Run(t.Context(), start, newCaptured(start)) }
@@ -220,6 +226,7 @@ func TestCapture_APositionTheSlotCannotHonourIsRefused(t *testing.T) {
 }
 
 func TestCapture_ASlotInUseIsATemporaryError(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	s := newSource(t, cluster, "inuse", "CREATE TABLE a (id int PRIMARY KEY)", "a")
 	s.run()
@@ -239,6 +246,7 @@ func TestCapture_ASlotInUseIsATemporaryError(t *testing.T) {
 }
 
 func TestCapture_AMissingPublicationStopsTheStream(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	s := newSource(t, cluster, "nopub", "CREATE TABLE a (id int PRIMARY KEY)", "a")
 	s.run()
@@ -257,6 +265,7 @@ func TestCapture_AMissingPublicationStopsTheStream(t *testing.T) {
 }
 
 func TestCapture_ALostSlotIsNotTriedForEver(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{Settings: map[string]string{"max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"}})
 	s := newSource(t, cluster, "lost", "CREATE TABLE a (id int PRIMARY KEY)", "a")
 	for range 6 {
@@ -277,6 +286,7 @@ func TestCapture_ALostSlotIsNotTriedForEver(t *testing.T) {
 }
 
 func TestCapture_ASlotWaitsForWritersAndNamesThem(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	url := relay.NewSecret(cluster.Database(t, "waits"))
 	if err := cluster.Exec(t.Context(), "waits", "CREATE TABLE a (id int PRIMARY KEY)"); err != nil {

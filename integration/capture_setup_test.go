@@ -51,6 +51,7 @@ func wantSetup(t *testing.T, err error, words ...string) {
 }
 
 func TestCapture_PublicationIsMadeAndGrown(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	url := relay.NewSecret(cluster.Database(t, "pubs"))
 	db, err := cluster.Conn(t.Context(), "pubs")
@@ -122,6 +123,7 @@ func TestCapture_PublicationIsMadeAndGrown(t *testing.T) {
 // application as soon as they are published, also of a table that no rule is
 // about any more.
 func TestCapture_PublishingUpdatesDoesNotBreakOtherTables(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	url := relay.NewSecret(cluster.Database(t, "others"))
 	db, err := cluster.Conn(t.Context(), "others")
@@ -160,6 +162,7 @@ func TestCapture_PublishingUpdatesDoesNotBreakOtherTables(t *testing.T) {
 // The first insert of a transaction that is under way while its table is added
 // is not published; so nobody may be under way.
 func TestCapture_ATableIsAddedOnlyBetweenItsWriters(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	s := newSource(t, cluster, "adding", "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)", "a")
 	s.run()
@@ -196,6 +199,7 @@ func TestCapture_ATableIsAddedOnlyBetweenItsWriters(t *testing.T) {
 }
 
 func TestCapture_WhatOnlyADBACanDoIsSaid(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	_ = cluster.Database(t, "rights")
 	if err := cluster.Exec(t.Context(), "rights", `CREATE TABLE a (id int PRIMARY KEY); CREATE ROLE app LOGIN; CREATE ROLE reader LOGIN REPLICATION;
@@ -238,6 +242,7 @@ func TestCapture_WhatOnlyADBACanDoIsSaid(t *testing.T) {
 }
 
 func TestCapture_WALLevelIsSaid(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{Settings: map[string]string{"wal_level": "replica"}})
 	url := relay.NewSecret(cluster.URL("postgres"))
 	_, err := cdc.Inspect(t.Context(), url, "s", "p")
@@ -247,6 +252,7 @@ func TestCapture_WALLevelIsSaid(t *testing.T) {
 }
 
 func TestCapture_Catalog(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	url := relay.NewSecret(cluster.Database(t, "catalog"))
 	if err := cluster.Exec(t.Context(), "catalog", `
@@ -308,6 +314,7 @@ func TestCapture_Catalog(t *testing.T) {
 }
 
 func TestCapture_NotificationsAndTheirGaps(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	url := relay.NewSecret(cluster.Database(t, "notes"))
 	db, err := cluster.Conn(t.Context(), "notes")

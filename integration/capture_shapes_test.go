@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -23,7 +24,8 @@ func byHand(t *testing.T, cluster *postgres.Cluster, name, schema string) *sourc
 
 // TestCapture_ChangesOfEveryShape reads, from one real server, what
 // applications and people do to tables and publications. The letters are those
-// of README.md beside this file.
+// of README.md beside this file. It does not run beside others: it looks at the
+// heap.
 func TestCapture_ChangesOfEveryShape(t *testing.T) {
 	cluster := postgres.New(t, postgres.Options{})
 	since15 := cluster.Major() >= 15
@@ -158,6 +160,22 @@ func TestCapture_ChangesOfEveryShape(t *testing.T) {
 		s.stop()
 	})
 
+	t.Run("F1 a transaction is never held in memory", func(t *testing.T) {
+		s := newSource(t, cluster, "large", "CREATE TABLE a (id int PRIMARY KEY, v text)", "a")
+		const rows, size = 200_000, 300
+		s.exec(fmt.Sprintf("INSERT INTO a SELECT n, repeat('x', %d) FROM generate_series(1, %d) n", size, rows))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		h := &counting{captured: s.got, rows: rows, done: cancel}
+		if err := s.stream.Run(ctx, s.start, h); err != nil {
+			t.Fatal(err)
+		}
+		if h.seenRows != rows || h.most > rows*size/4 {
+			t.Errorf("%d rows, %d bytes of heap more than at first", h.seenRows, h.most)
+		}
+		t.Logf("%d rows of %d bytes, at most %d bytes of heap more than at first", h.seenRows, size, h.most)
+	})
+
 	t.Run("F7 interleaved transactions come one after the other as they committed", func(t *testing.T) {
 		s := byHand(t, cluster, "interleaved", "CREATE TABLE a (id int PRIMARY KEY, who text); CREATE PUBLICATION hand FOR TABLE a")
 		other, err := cluster.Conn(t.Context(), "interleaved")
@@ -204,8 +222,38 @@ func TestCapture_ChangesOfEveryShape(t *testing.T) {
 	})
 }
 
+// counting counts the rows of one transaction and watches the heap meanwhile.
+type counting struct {
+	*captured
+	rows, seenRows int
+	first, most    uint64
+	done           func()
+}
+
+func (h *counting) Change(*relay.Change) error {
+	if h.seenRows%10_000 == 0 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		if h.first == 0 {
+			h.first = m.HeapAlloc
+		}
+		h.most = max(h.most, m.HeapAlloc-min(h.first, m.HeapAlloc))
+	}
+	h.seenRows++
+	return nil
+}
+
+func (h *counting) Commit(tx *relay.Tx, end relay.LSN) error {
+	if h.seenRows >= h.rows {
+		h.done()
+	}
+	return h.captured.Commit(tx, end)
+}
+
 // tx.context says who made a change, and in which request.
 func TestCapture_TheContextOfATransaction(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	s := newSource(t, cluster, "context", "CREATE TABLE t (id int PRIMARY KEY)", "t")
 	rule := compile(t, `data = { id = new.id, trace = tx.context.traceparent, request = tx.context.request.id }`)
@@ -251,6 +299,7 @@ func TestCapture_TheContextOfATransaction(t *testing.T) {
 
 // E7: a row comes in one message, which has a bound.
 func TestCapture_HugeRows(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	s := newSource(t, cluster, "huge", "CREATE TABLE t (id int PRIMARY KEY, v bytea); ALTER TABLE t ALTER v SET STORAGE EXTERNAL", "t")
 	s.run()
@@ -270,6 +319,7 @@ func TestCapture_HugeRows(t *testing.T) {
 // TestCapture_Partitions: they come as the table that the publication has, the
 // root or the partition itself.
 func TestCapture_Partitions(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	const schema = `CREATE TABLE p (id int, region text, v text, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
 		CREATE TABLE eu PARTITION OF p FOR VALUES IN ('eu') PARTITION BY RANGE (id); CREATE TABLE eu1 PARTITION OF eu FOR VALUES FROM (0) TO (10); CREATE TABLE eu2 PARTITION OF eu FOR VALUES FROM (10) TO (20);

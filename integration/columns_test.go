@@ -152,6 +152,7 @@ func people(s *shop, from int) {
 const peopleEvents = 8
 
 func TestCapture_OnlyWhatRulesReadLeavesTheDatabase(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	if cluster.Major() < 15 {
 		s := newShop(t, cluster, "old", shopOptions{source: leastSource("rules")})
@@ -199,6 +200,7 @@ func TestCapture_OnlyWhatRulesReadLeavesTheDatabase(t *testing.T) {
 // A change that was made before the list had the column a rule reads is not
 // judged: the source says so and stops, and goes on with the rules as they were.
 func TestCapture_AChangeWithoutAListedColumnStopsTheSource(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	if cluster.Major() < 15 {
 		return // refused: TestCapture_OnlyWhatRulesReadLeavesTheDatabase
@@ -234,6 +236,7 @@ func TestCapture_AChangeWithoutAListedColumnStopsTheSource(t *testing.T) {
 // What columns = "rules" refuses is what the server would refuse, or would make
 // the application's own statements fail.
 func TestCapture_LeastColumnsAreRefusedWhereTheApplicationWouldFail(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	if cluster.Major() < 15 {
 		return // refused: TestCapture_OnlyWhatRulesReadLeavesTheDatabase
@@ -292,6 +295,7 @@ func TestCapture_LeastColumnsAreRefusedWhereTheApplicationWouldFail(t *testing.T
 // A listed column cannot be dropped or retyped before the list was altered: the
 // rule first, then the migration.
 func TestCapture_AMigrationOfAListedColumnComesAfterTheRule(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	if cluster.Major() < 15 {
 		return // refused: TestCapture_OnlyWhatRulesReadLeavesTheDatabase

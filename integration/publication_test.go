@@ -13,6 +13,7 @@ import (
 // A table that is dropped and made again is not in the publication any more,
 // and the server says nothing of its changes.
 func TestCapture_ATableThatLeavesThePublicationIsNoticed(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{})
 	url := cluster.Database(t, "shop")
 	table := "CREATE TABLE items (id int PRIMARY KEY)"

@@ -225,6 +225,7 @@ ORDER BY t.oid`
 // TestValues_AreWhatToJSONBPrints holds what data = row makes of streamed rows
 // against the server's own to_jsonb.
 func TestValues_AreWhatToJSONBPrints(t *testing.T) {
+	t.Parallel()
 	cluster := postgres.New(t, postgres.Options{Settings: map[string]string{"max_locks_per_transaction": "1024"}})
 	t.Run("E1 E2 E3 every type the server has under hostile settings", func(t *testing.T) { everyType(t, cluster) })
 	t.Run("random types and values", func(t *testing.T) { randomValues(t, cluster) })
