@@ -176,7 +176,8 @@ func connectError(doing string, err error) error {
 			Err:     err,
 		}
 	case pg.Code == codeInvalidPassword || pg.Code == codeInvalidAuth:
-		return &SetupError{Summary: "the server does not accept the credentials of the source's url", Err: err}
+		return &SetupError{Summary: "the server does not accept the credentials of the source's url",
+			Detail: "a role for it is made with: CREATE ROLE ... LOGIN REPLICATION PASSWORD '...' (on Amazon RDS: LOGIN PASSWORD '...', and GRANT rds_replication TO ...)", Err: err}
 	case pg.Code == codeUndefinedDatabase:
 		return &SetupError{Summary: "the database of the source's url does not exist", Err: err}
 	}

@@ -124,6 +124,9 @@ func ReadPlan(ctx context.Context, url relay.Secret, o PlanOptions) (*Plan, erro
 		return nil, err
 	}
 	p.Warnings = append(p.Warnings, failing...)
+	if o.Want.Least {
+		p.Warnings = append(p.Warnings, pub.migrations(tables)...)
+	}
 	p.Warnings = append(p.Warnings, st.warnings(o)...)
 	return p, nil
 }
@@ -161,9 +164,28 @@ func (p *publicationPlan) step(st *ServerState, tables []publishable, managed bo
 		s.Why = "manage = false forbids to run it"
 	default:
 		s.Why = fmt.Sprintf("the role %q may not: %s", st.User, strings.Join(p.rights, "; "))
-		s.Detail = "run it as " + runner(st, tables) + ", who needs CREATE on the database; the role then needs neither ownership nor CREATE, and SELECT on no table"
+		s.Detail = "run it as " + runner(st, tables) + ", who needs CREATE on the database; the role then needs neither ownership nor CREATE, and SELECT on a table only for a backfill. " +
+			"Or let the role do it, now and whenever the rules change: " + grants(st, tables)
 	}
 	return s
+}
+
+// grants are the statements that give the role what it lacks to publish.
+func grants(st *ServerState, tables []publishable) string {
+	var out []string
+	if !st.CanCreate {
+		out = append(out, "GRANT CREATE ON DATABASE "+quoteIdent(st.Database)+" TO "+quoteIdent(st.User)+";")
+	}
+	if p := st.Publication; p != nil && !p.Ours {
+		out = append(out, "ALTER PUBLICATION "+quoteIdent(p.Name)+" OWNER TO "+quoteIdent(st.User)+";")
+	}
+	for i := range tables {
+		if t := &tables[i]; !t.owned {
+			out = append(out, "GRANT "+quoteIdent(t.owner)+" TO "+quoteIdent(st.User)+";")
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(slices.Compact(out), " ") + " (a member of a table's owner may do all that the owner may)"
 }
 
 // runner says who may publish the tables.
@@ -226,7 +248,7 @@ func (p *Plan) slot(o PlanOptions) error {
 		full.Detail += "; or drop a slot that nobody reads (pg_replication_slots)"
 		p.Steps = append(p.Steps, full.Step)
 	}
-	s := Step{Action: StepCreate, Kind: "slot", Name: o.Slot, missing: "slot " + o.Slot + " does not exist", SQL: []string{createSlotSQL(o.Slot, failover) + ";"}, Run: o.Managed && st.Replicates}
+	s := Step{Action: StepCreate, Kind: "slot", Name: o.Slot, missing: "slot " + o.Slot + " does not exist", SQL: []string{createSlotSQL(o.Slot, failover) + ";"}, Run: o.Managed}
 	s.Changes = []string{"+ plugin pgoutput"}
 	if failover {
 		s.Changes = append(s.Changes, "+ failover")
@@ -234,9 +256,8 @@ func (p *Plan) slot(o PlanOptions) error {
 	switch {
 	case !o.Managed:
 		s.Why = "manage = false forbids to run it"
-	case !s.Run:
-		// The daemon would refuse a slot that it did not make.
-		s.Why, s.Detail, s.Run = "", "the daemon makes it as soon as the role may replicate", true
+	default:
+		s.Detail = "leave it to the daemon, which reads no slot that it did not make; with manage = false it reads one that somebody made"
 	}
 	p.Steps = append(p.Steps, s)
 	return nil
@@ -345,6 +366,28 @@ func unmatched(have *PublicationState, plan *publicationPlan, tables []publishab
 		}
 	}
 	return joined(errs)
+}
+
+// migrations says what lists of columns mean for who alters the tables.
+func (p *publicationPlan) migrations(tables []publishable) []Warning {
+	for i := range tables {
+		t := &tables[i]
+		list := t.list(true)
+		if list == nil {
+			continue
+		}
+		alter := "ALTER PUBLICATION " + quoteIdent(p.name)
+		return []Warning{{
+			Summary: `columns = "rules": a column that the publication lists cannot be dropped or retyped while it is listed`,
+			Detail: "to drop one, take it out of the rules first, start rowhook with them, and then drop it; DROP ... CASCADE would take the whole table out of the publication. " +
+				"To retype one that rules read, or to change the replica identity, take the table out and put it back in one transaction, such as",
+			SQL: []string{
+				"BEGIN;", "LOCK TABLE " + t.sql() + " IN ACCESS EXCLUSIVE MODE;", alter + " DROP TABLE " + quoteTable(t.TableName) + ";",
+				"-- the migration", alter + " ADD TABLE " + t.sql() + columnList(list) + ";", "COMMIT;",
+			},
+		}}
+	}
+	return nil
 }
 
 const failing14SQL = `SELECT t.schemaname, t.tablename, p.pubname, NULL::text[], NULL::text[], false

@@ -310,9 +310,18 @@ func TestCapture_AMigrationOfAListedColumnComesAfterTheRule(t *testing.T) {
 			t.Errorf("%s: %v, want SQLSTATE %s", sql, err, code)
 		}
 	}
+	// The way that plan prints, while rowhook reads on.
+	for _, w := range s.plan(0).Sources[0].Warnings {
+		if strings.Contains(w.Summary, "cannot be dropped or retyped") {
+			s.exec("INSERT INTO items VALUES (1, 'before')")
+			s.exec(strings.Replace(strings.Join(w.SQL, "\n"), "-- the migration", "ALTER TABLE items ALTER COLUMN v TYPE varchar;", 1))
+			s.exec("INSERT INTO items VALUES (2, 'after')")
+		}
+	}
+	s.expect(1, 2)
 	s.d.Term()
 	s.d.SetRules(strings.ReplaceAll(s.rules, ", v = new.v", ""))
 	s.d.StartReady()
-	s.exec("ALTER TABLE items ALTER COLUMN v TYPE varchar; ALTER TABLE items DROP COLUMN v; INSERT INTO items VALUES (1)")
-	s.hook.WaitCount(1)
+	s.exec("ALTER TABLE items ALTER COLUMN v TYPE text; ALTER TABLE items DROP COLUMN v; INSERT INTO items VALUES (3)")
+	s.expect(1, 2, 3)
 }

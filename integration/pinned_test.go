@@ -56,9 +56,10 @@ func TestPinned_WALIsSeenToGrowAndItsBoundIsSaid(t *testing.T) {
 		contains(t, "rowhook status", res.Stdout, "at worst all that the disk of the database holds (max_slot_wal_keep_size = -1)")
 	}
 	harness.Eventually(t, harness.Patience, func() error {
-		if got, err := s.d.Metric("rowhook_source_retained_wal_limit_bytes"); err != nil || !math.IsInf(got, 1) {
-			return fmt.Errorf("the metric is %v (%v), want +Inf", got, err)
+		got, err := s.d.Metric("rowhook_source_retained_wal_limit_bytes")
+		if err == nil && !math.IsInf(got, 1) {
+			err = fmt.Errorf("the metric is %v, want +Inf", got)
 		}
-		return nil
+		return err
 	})
 }

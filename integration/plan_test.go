@@ -211,7 +211,7 @@ func TestPlan_FitsTheServer(t *testing.T) {
 	}
 	all := fmt.Sprintf("%+v", p)
 	contains(t, "the plan", all, "ALTER SYSTEM SET wal_level = 'logical';", `ALTER ROLE "app" WITH REPLICATION;`, "the owner of the tables (owner) or a superuser",
-		"belongs to owner", "no CREATE privilege", "all 1 replication slots", "max_slot_wal_keep_size is -1", "wal_sender_timeout is 0")
+		"belongs to owner", `GRANT "owner" TO "app";`, `GRANT CREATE ON DATABASE "fits" TO "app";`, "no CREATE privilege", "all 1 replication slots", "max_slot_wal_keep_size is -1", "wal_sender_timeout is 0")
 	standbys := "they do not copy logical slots before PostgreSQL 17"
 	if cluster.Major() >= 17 {
 		standbys = "synchronized_standby_slots is empty"

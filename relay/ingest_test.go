@@ -313,7 +313,9 @@ func TestIngest_AChangeWithoutAColumnIsNotJudged(t *testing.T) {
 			t.Errorf("got %v, want the source to stop", err)
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 		if got := logged(t, s.store); len(got) != 0 {
 			t.Errorf("the log has %v", got)
 		}
@@ -329,7 +331,9 @@ func TestIngest_AChangeWithoutAColumnIsNotJudged(t *testing.T) {
 			t.Errorf("the log has %v, want two events of each change", got)
 		}
 		cancel()
-		<-done
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }
 

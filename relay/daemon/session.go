@@ -246,18 +246,18 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cd
 }
 
 // rest waits until a stopped source is to start again, and looks at its slot
-// meanwhile, which pins more and more WAL. It returns an error when ctx is done.
-func (s *source) rest(ctx context.Context, again <-chan time.Time) error {
+// meanwhile, which pins more and more WAL. It returns false when ctx is done.
+func (s *source) rest(ctx context.Context, again <-chan time.Time) bool {
 	tick := time.NewTicker(inspectInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-again:
-			return nil
+			return true
 		case <-s.wake:
-			return nil
+			return true
 		case <-ctx.Done():
-			return ctx.Err()
+			return false
 		case <-tick.C:
 		}
 		if s.server == nil { // nobody else sets it now

@@ -244,10 +244,10 @@ func (s *source) run(ctx context.Context) error {
 			if errors.As(err, new(*unusableError)) {
 				again = time.After(unusableRetry)
 			}
-			if s.rest(ctx, again) != nil {
-				return nil
+			if s.rest(ctx, again) {
+				continue
 			}
-			continue
+			return nil
 		}
 		if time.Since(began) > time.Minute {
 			retry.Reset()
