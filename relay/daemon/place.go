@@ -251,6 +251,9 @@ func (s *source) shrink(ctx context.Context) error {
 	}
 	inForce, waiting := split(records)
 	s.setRulesStatus(inForce, waiting)
+	if err := s.readGaps(ctx); err != nil { // a place may end one
+		return err
+	}
 	if !s.cfg.Manage || len(records) < 2 {
 		return nil
 	}

@@ -289,14 +289,14 @@ func fixedChanges(old, now *config.Config) []string {
 	return out
 }
 
-// fieldsThatDiffer names the fields of two structs, as the configuration writes
-// them.
+// fieldsThatDiffer names the exported fields of two structs, as the configuration
+// writes them. The others say where something stands in the files.
 func fieldsThatDiffer(a, b any) []string {
 	var out []string
 	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
 	for i := range x.NumField() {
-		if !reflect.DeepEqual(x.Field(i).Interface(), y.Field(i).Interface()) {
-			out = append(out, argumentName(x.Type().Field(i).Name))
+		if f := x.Type().Field(i); f.IsExported() && !reflect.DeepEqual(x.Field(i).Interface(), y.Field(i).Interface()) {
+			out = append(out, argumentName(f.Name))
 		}
 	}
 	return out

@@ -108,13 +108,8 @@ func newSource(ctx context.Context, d *Daemon, cfg *config.Source) (*source, err
 	}
 	s.backfills = newBackfiller(cfg.Name, backfillConfig{cfg.URL, cfg.Slot, cfg.Publication}, d.store, s.log)
 	s.rules.Store(rulesOf(d.o.Config, cfg.Name))
-	gaps, err := d.store.Gaps(ctx, cfg.Name)
-	if err != nil {
+	if err := s.readGaps(ctx); err != nil {
 		return nil, err
-	}
-	s.gaps = int64(len(gaps))
-	if len(gaps) > 0 {
-		s.lastGap = &gaps[len(gaps)-1]
 	}
 	if err := s.pendingReset(ctx); err != nil {
 		return nil, err
@@ -584,6 +579,20 @@ func (s *source) createSlot(ctx context.Context, sv *cdc.ServerState, plan *rela
 	s.log.Info("slot created", "slot", s.cfg.Slot, "lsn", lsn.String())
 	state.Phase, state.LSN, state.UpdatedAt = relay.PhaseStreaming, lsn, time.Now().UnixMicro()
 	return state, stored(s.d.store.PutSource(ctx, &state, nil))
+}
+
+// readGaps counts the recorded gaps.
+func (s *source) readGaps(ctx context.Context) error {
+	gaps, err := s.d.store.Gaps(ctx, s.cfg.Name)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gaps = int64(len(gaps)); len(gaps) > 0 {
+		s.lastGap = &gaps[len(gaps)-1]
+	}
+	return nil
 }
 
 func (s *source) noteGap(g *relay.Gap) {
