@@ -77,7 +77,11 @@ func (g *gen) number(depth int) string {
 		return g.pick("new.id", "new.total", "new.tax", "old.total", "0", "7", "-3", "1.5", "0.125", "1000000007", "9223372036854775807", "null")
 	}
 	d := depth - 1
-	switch g.n(11) {
+	switch g.n(13) {
+	case 11:
+		return fmt.Sprintf("length(%s)", g.list(d))
+	case 12:
+		return fmt.Sprintf("lookup({ a = (%s + 0), b = 2 }, %s, 3)", g.number(d), g.pick("\"a\"", "\"b\"", "\"c\""))
 	case 0, 1:
 		return fmt.Sprintf("(%s %s %s)", g.number(d), g.pick("+", "-", "*"), g.number(d))
 	case 2:
@@ -107,7 +111,17 @@ func (g *gen) text(depth int) string {
 		return g.pick("new.status", "old.status", "new.body", "\"paid\"", "\"\"", "\"a,b\"", "\" x \"", "null")
 	}
 	d := depth - 1
-	switch g.n(10) {
+	switch g.n(15) {
+	case 10:
+		return fmt.Sprintf("regex(%s, %s)", g.pick("\"[a-z]+\"", "\"^.\"", "\"x*\""), g.text(d))
+	case 11:
+		return fmt.Sprintf("regexreplace(%s, %s, %s)", g.pick("\"[a-z]\"", "\"^\"", "\"(a)(b)?\""), g.text(d), g.pick("\"-\"", "\"<$1>\"", "new.status"))
+	case 12:
+		return fmt.Sprintf("format(\"%s\", %s, (%s + 0))", g.pick("%s|%s", "%5s|%d", "%-4s|%.12f", "%s%%|%020.11f"), g.text(d), g.number(d))
+	case 13:
+		return fmt.Sprintf("formatdate(%s, %s)", g.pick("\"YYYY-MM-DD\"", "\"EEE hh:mm 'o'\"", "\"D.M.YY\""), g.pick("\"2026-01-31T09:30:00Z\"", "\"1999-12-01T23:59:59+02:00\"", "timeadd(\"2026-01-31T09:30:00Z\", \"36h\")"))
+	case 14:
+		return fmt.Sprintf("concat([%s], %s)[0]", g.text(d), g.list(d))
 	case 0:
 		return fmt.Sprintf("\"a${%s}b%s\"", g.pick(g.text(d), "("+g.number(d)+" + 0)", g.bool(d)), g.pick("", "${new.id}", "${new.status}"))
 	case 1:
@@ -132,9 +146,42 @@ func (g *gen) text(depth int) string {
 	return g.text(0)
 }
 
+// list makes a list of texts.
+func (g *gen) list(depth int) string {
+	if depth <= 0 {
+		return g.pick("split(\",\", coalesce(new.body, \"b,a,b\"))", "[\"b\", \"a\", \"b\"]", "[]", "split(\" \", new.status)", "keys({ z = 1, a = 2 })")
+	}
+	d := depth - 1
+	switch g.n(8) {
+	case 0:
+		return fmt.Sprintf("concat(%s, %s)", g.list(d), g.list(d))
+	case 1:
+		return fmt.Sprintf("distinct(split(\",\", %s))", g.text(d))
+	case 2:
+		return fmt.Sprintf("reverse(%s)", g.list(d))
+	case 3:
+		return fmt.Sprintf("sort(split(%s, %s))", g.pick("\",\"", "\"\""), g.text(d))
+	case 4:
+		return fmt.Sprintf("flatten([%s, [%s]])", g.list(d), g.list(d))
+	case 5:
+		return fmt.Sprintf("[for i, x in %s : \"${i}${x}\" if x != %s]", g.list(d), g.pick("\"a\"", "new.status"))
+	case 6:
+		return fmt.Sprintf("regexall(\"[a-z]+\", %s)", g.text(d))
+	}
+	return fmt.Sprintf("slice(%s, 0, 0)", g.list(d))
+}
+
 func (g *gen) data(depth int) string {
 	value := func() string { return g.pick(g.text(depth), g.number(depth), g.bool(depth)) }
-	switch g.n(5) {
+	switch g.n(9) {
+	case 5:
+		return g.list(depth)
+	case 6:
+		return fmt.Sprintf("values({ b = %s, a = %s })", value(), value())
+	case 7:
+		return fmt.Sprintf("{for i, x in %s : \"k${i}\" => { v = x, n = %s }}", g.list(depth), value())
+	case 8:
+		return fmt.Sprintf("jsondecode(jsonencode([%s, { \"é\" = [%s, {}] }]))[*]", value(), value())
 	case 0:
 		return value()
 	case 1:
@@ -188,8 +235,21 @@ var referenceFunctions = map[string]function.Function{
 	"strlen": stdlib.StrlenFunc, "coalesce": stdlib.CoalesceFunc, "abs": stdlib.AbsoluteFunc, "ceil": stdlib.CeilFunc, "floor": stdlib.FloorFunc,
 	"max": stdlib.MaxFunc, "min": stdlib.MinFunc, "tostring": stdlib.MakeToFunc(cty.String), "tonumber": stdlib.MakeToFunc(cty.Number),
 	"join": stdlib.JoinFunc, "split": stdlib.SplitFunc, "contains": stdlib.ContainsFunc, "merge": stdlib.MergeFunc,
+	"regex": stdlib.RegexFunc, "regexall": stdlib.RegexAllFunc, "regexreplace": regexReplace, "format": stdlib.FormatFunc,
+	"formatdate": stdlib.FormatDateFunc, "timeadd": stdlib.TimeAddFunc, "length": stdlib.LengthFunc, "lookup": stdlib.LookupFunc, "concat": stdlib.ConcatFunc,
+	"distinct": stdlib.DistinctFunc, "reverse": stdlib.ReverseListFunc, "sort": stdlib.SortFunc, "flatten": stdlib.FlattenFunc, "keys": stdlib.KeysFunc,
+	"values": stdlib.ValuesFunc, "slice": stdlib.SliceFunc,
 	"jsonencode": stdlib.JSONEncodeFunc, "jsondecode": stdlib.JSONDecodeFunc, "try": tryfunc.TryFunc, "can": tryfunc.CanFunc,
 }
+
+// regexReplace has the arguments of the other functions of patterns.
+var regexReplace = function.New(&function.Spec{
+	Params: []function.Parameter{{Name: "pattern", Type: cty.String}, {Name: "s", Type: cty.String}, {Name: "replacement", Type: cty.String}},
+	Type:   function.StaticReturnType(cty.String),
+	Impl: func(a []cty.Value, _ cty.Type) (cty.Value, error) {
+		return stdlib.RegexReplace(a[1], a[0], a[2])
+	},
+})
 
 func reference(expr hcl.Expression, c *relay.Change) (v cty.Value, err error) {
 	changed := map[string]cty.Value{}

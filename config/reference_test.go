@@ -43,6 +43,7 @@ var differences = []difference{
 	{"null is neither true nor false for && and ||.", `null || true`, ``, `true`},
 	{"What is not in a document is null, as with -> in PostgreSQL.", `jsondecode("{}").x`, `null`, ``},
 	{"A division by zero is an error.", `1 / (new.id - 7)`, ``, `infinity`},
+	{"Halves are rounded away from zero, as PostgreSQL does it.", `format("%.2f", 0.125)`, `"0.13"`, `"0.12"`},
 	{"There is no minus zero.", `0 * -1`, `0`, `-0`},
 	{"Fractions are decimal, as in PostgreSQL, and not binary.", `1.1 * 1.1 == 1.21`, `true`, `false`},
 	{"A document keeps its digits and its text.", `jsondecode("1.50")`, `1.50`, `1.5`},

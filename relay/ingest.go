@@ -353,7 +353,7 @@ func (in *Ingest) single(c *Change) error {
 // about it reads.
 func (in *Ingest) lacking(c *Change) error {
 	for _, b := range in.programs.of(c) {
-		rule := in.cfg.Rules.rules[b.rule]
+		rule := b.rule
 		if _, ok := errors.AsType[*MissingColumnError](b.err); ok && rule.Ops.Has(c.Op) {
 			return &NotSentError{Rule: rule.Name, LSN: c.LSN, Err: b.err}
 		}
@@ -367,14 +367,14 @@ func (in *Ingest) lacking(c *Change) error {
 func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 	in.stats.Changes.Add(1)
 	var stop error
+	used := true // the draft
 	programs := in.programs.of(c)
 	if in.cfg.Recent != nil && len(programs) > 0 && c.Relation != nil && c.Tx != nil && c.Op != Read {
 		in.cfg.Recent.Add(c)
 	}
 	for _, b := range programs {
-		rule := in.cfg.Rules.rules[b.rule]
-		stats := in.cfg.Rules.stats[b.rule]
-		if c.Relation != nil && !rule.Ops.Has(c.Op) {
+		rule, stats := b.rule, b.stats
+		if c.Relation != nil && !b.ops.Has(c.Op) {
 			continue
 		}
 		if c.Op == Message && c.Tx == nil && !rule.NonTransactional {
@@ -387,8 +387,11 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 		ok, err := false, b.err
 		d := &in.draft
 		if err == nil {
-			d.Reset()
+			if used { // a rule that does not match leaves it as it is
+				d.Reset()
+			}
 			ok, err = b.prog.Eval(c, d)
+			used = ok || err != nil
 		}
 		if err != nil {
 			in.noteFailure(c, rule, stats, err)

@@ -25,8 +25,8 @@ const maxRecentValue = 4 << 10
 type recentHalf struct {
 	buf       []byte
 	relations []*Relation
-	last      int   // index of the relation used last
-	first     int64 // number of the first change
+	places    map[*Relation]int // in relations
+	first     int64             // number of the first change
 	count     int64
 }
 
@@ -47,8 +47,9 @@ func (r *Recent) Add(c *Change) {
 	if len(r.newer.buf) >= RecentBytes {
 		forgotten := r.older
 		clear(forgotten.relations)
+		clear(forgotten.places)
 		r.older = r.newer
-		r.newer = recentHalf{buf: forgotten.buf[:0], relations: forgotten.relations[:0]}
+		r.newer = recentHalf{buf: forgotten.buf[:0], relations: forgotten.relations[:0], places: forgotten.places}
 		if cap(r.newer.buf) > 2*RecentBytes { // one very wide row must not stay for ever
 			r.newer.buf = nil
 		}
@@ -63,18 +64,15 @@ func (r *Recent) Add(c *Change) {
 }
 
 func (h *recentHalf) relation(rel *Relation) int {
-	if h.last < len(h.relations) && h.relations[h.last] == rel {
-		return h.last
-	}
-	for i, known := range h.relations {
-		if known == rel {
-			h.last = i
-			return i
+	i, ok := h.places[rel]
+	if !ok {
+		if h.places == nil {
+			h.places = map[*Relation]int{}
 		}
+		i = len(h.relations)
+		h.relations, h.places[rel] = append(h.relations, rel), i
 	}
-	h.relations = append(h.relations, rel)
-	h.last = len(h.relations) - 1
-	return h.last
+	return i
 }
 
 // add appends a change: its facts, its rows, the context of its transaction.

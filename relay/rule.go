@@ -83,7 +83,8 @@ type ColumnRef struct {
 // time.
 type Program interface {
 	// Eval judges the change. It returns false when the rule makes no event of
-	// it. Otherwise it has set what the draft needs, and More when there are
+	// it, and then it has not touched the draft. Otherwise it has set what the
+	// draft needs, and More when there are
 	// several events. An error is about this change only, and then there is no
 	// event at all; its text is for the person who owns the rule and holds no
 	// secret.

@@ -129,9 +129,11 @@ type TableColumns struct {
 // bound is a rule compiled for one relation. A rule that does not fit the
 // relation has err, and fails on every change of it.
 type bound struct {
-	rule int
-	prog Program
-	err  error
+	rule  *Rule
+	ops   Ops // the rule's, so that a change it is not about does not touch the rule
+	stats *RuleStats
+	prog  Program
+	err   error
 }
 
 // bind compiles the rules with the given indexes.
@@ -139,7 +141,7 @@ func (s *RuleSet) bind(rel *Relation, rules []int) []bound {
 	out := make([]bound, 0, len(rules))
 	for _, i := range rules {
 		p, err := s.rules[i].Bind(rel)
-		out = append(out, bound{rule: i, prog: p, err: err})
+		out = append(out, bound{rule: s.rules[i], ops: s.rules[i].Ops, stats: s.stats[i], prog: p, err: err})
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,6 +42,26 @@ func TestBare_ImportsNothingOfOurs(t *testing.T) {
 	for dep := range strings.FieldsSeq(string(deps)) {
 		if strings.HasPrefix(dep, "github.com/rowhook/") && !strings.HasSuffix(dep, "/integration/bench/bare") {
 			t.Errorf("bare imports %s", dep)
+		}
+	}
+}
+
+func TestMicro_ReadsWhatGoTestPrints(t *testing.T) {
+	m := &micros[0]
+	name, side, v, ok := m.parse("BenchmarkRule/miss/rowhook-2         \t10896987\t        51.65 ns/op\t       0 B/op\t       0 allocs/op\n")
+	if !ok || name != "rule_miss" || side != "rowhook" || v["_time"] != 51.65 || v["_allocs"] != 0 || len(v) != 2 {
+		t.Errorf("%v %s %s %v", ok, name, side, v)
+	}
+	for _, line := range []string{"PASS", "BenchmarkOther/x/rowhook-2 1 2 ns/op", "BenchmarkRule/miss/rowhook-2", ""} {
+		if _, _, _, ok := m.parse(line); ok {
+			t.Errorf("%q is taken for a result", line)
+		}
+	}
+	for _, m := range micros { // every result is in the table
+		for _, name := range m.metrics {
+			if !slices.ContainsFunc(metrics, func(x metric) bool { return x.name == name+"_time" }) {
+				t.Errorf("the table has no row %s_time", name)
+			}
 		}
 	}
 }

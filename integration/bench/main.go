@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string) (err error) {
 	isShort := flags.Bool("short", false, "smaller workloads, one round: about two minutes")
 	jsonFile := flags.String("json", "", "write the table to this `file` too")
 	rounds := flags.Int("rounds", 0, "how often everything is measured (default 3, with --short 1)")
-	only := flags.String("only", "", "`scenarios` to run: drain, slow, live, large, backfill (default all)")
+	only := flags.String("only", "", "`scenarios` to run: drain, slow, live, large, backfill, rules, decode, huge (default all; huge only without --short)")
 	names := flags.String("relays", "bare,rowhook", "`relays` to measure")
 	binary := flags.String("rowhook", os.Getenv("ROWHOOK_BIN"), "rowhook `binary` to measure (default: build ./cmd/rowhook)")
 	if err := flags.Parse(args); err != nil {
@@ -65,16 +65,42 @@ func run(ctx context.Context, args []string) (err error) {
 	if *rounds <= 0 {
 		*rounds = map[bool]int{true: 1, false: 3}[*isShort]
 	}
-	chosen, err := choose(*only)
+	chosen, small, err := choose(*only, *isShort)
 	if err != nil {
 		return err
 	}
+	measured := results{}
+	if len(chosen) > 0 {
+		err = b.run(ctx, chosen, *rounds, *names, *binary, measured)
+	} else {
+		fmt.Printf("medians of %d rounds\n", *rounds)
+	}
+	for round := range *rounds {
+		for _, m := range small {
+			if err == nil {
+				fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, *rounds, m.name)
+				err = m.run(ctx, measured)
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	out := rows(measured)
+	printTable(os.Stdout, out)
+	if *jsonFile != "" {
+		return writeJSON(*jsonFile, out)
+	}
+	return nil
+}
 
+// run measures the scenarios that need a cluster, a receiver and relays.
+func (b *bench) run(ctx context.Context, chosen []scenario, rounds int, names, binary string, measured results) (err error) {
 	if b.dir, err = os.MkdirTemp("", "rowhook-bench-"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	relays, err := buildRelays(ctx, b.dir, *names, *binary)
+	relays, err := buildRelays(ctx, b.dir, names, binary)
 	if err != nil {
 		return err
 	}
@@ -93,23 +119,17 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	defer b.receiver.stop()
 
-	measured := results{}
 	begin := time.Now()
-	for round := range *rounds {
+	for round := range rounds {
 		for _, s := range chosen {
-			fmt.Fprintf(os.Stderr, "%6s  round %d of %d: %s\n", time.Since(begin).Round(time.Second), round+1, *rounds, s.name)
+			fmt.Fprintf(os.Stderr, "%6s  round %d of %d: %s\n", time.Since(begin).Round(time.Second), round+1, rounds, s.name)
 			if err := b.measure(ctx, s, relays, measured); err != nil {
 				return err
 			}
 		}
 		slices.Reverse(relays)
 	}
-	fmt.Printf("PostgreSQL %d, %s; medians of %d rounds\n", b.cluster.Major(), b.sizes, *rounds)
-	out := rows(measured)
-	printTable(os.Stdout, out)
-	if *jsonFile != "" {
-		return writeJSON(*jsonFile, out)
-	}
+	fmt.Printf("PostgreSQL %d, %s; medians of %d rounds\n", b.cluster.Major(), b.sizes, rounds)
 	return nil
 }
 
@@ -118,19 +138,29 @@ func (s sizes) String() string {
 		s.drain, s.backlog, s.slow, s.delay, s.live, s.large)
 }
 
-func choose(only string) ([]scenario, error) {
+// choose returns the scenarios and the benchmarks of packages that are named.
+func choose(only string, isShort bool) (chosen []scenario, small []micro, err error) {
 	if only == "" {
-		return scenarios, nil
+		for _, s := range scenarios {
+			if s.name != "huge" || !isShort {
+				chosen = append(chosen, s)
+			}
+		}
+		return chosen, micros, nil
 	}
-	var chosen []scenario
 	for name := range strings.SplitSeq(only, ",") {
 		i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("no scenario %q", name)
+		j := slices.IndexFunc(micros, func(m micro) bool { return m.name == name })
+		switch {
+		case i >= 0:
+			chosen = append(chosen, scenarios[i])
+		case j >= 0:
+			small = append(small, micros[j])
+		default:
+			return nil, nil, fmt.Errorf("no scenario %q", name)
 		}
-		chosen = append(chosen, scenarios[i])
 	}
-	return chosen, nil
+	return chosen, small, nil
 }
 
 func buildRelays(ctx context.Context, dir, names, binary string) ([]relay, error) {

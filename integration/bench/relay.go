@@ -20,8 +20,8 @@ type place struct {
 	db      string
 	dir     string
 	url     string
-	when    bool // only rows with kind 'hit' become events
-	read    bool // rows that are read become events, which no endpoint wants
+	kind    string // only rows of the kind become events; "" is all
+	read    bool   // rows that are read become events, which no endpoint wants
 }
 
 func (p place) databaseURL() string { return p.cluster.URL(p.db) }
@@ -66,8 +66,8 @@ func (b bare) prepare(ctx context.Context, p place) error {
 
 func (b bare) start(p place) (*process, error) {
 	args := []string{"-db", p.databaseURL(), "-slot", bareSlot, "-publication", "bare", "-url", p.url}
-	if p.when {
-		args = append(args, "-when", "kind=hit")
+	if p.kind != "" {
+		args = append(args, "-when", "kind="+p.kind)
 	}
 	return launch(filepath.Join(p.dir, "bare.log"), nil, b.bin, args...)
 }
@@ -119,8 +119,8 @@ func (r *rowhook) name() string { return "rowhook" }
 // prepare runs the daemon until it is ready, which makes slot and publication, and ends it.
 func (r *rowhook) prepare(ctx context.Context, p place) error {
 	on, when, events := "insert", "", "**"
-	if p.when {
-		when = `when  = new.kind == "hit"`
+	if p.kind != "" {
+		when = fmt.Sprintf("when  = new.kind == %q", p.kind)
 	}
 	if p.read {
 		on, events = "read", "nothing.**"

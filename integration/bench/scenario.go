@@ -17,6 +17,7 @@ type sizes struct {
 	drain   int           // rows of the backlog
 	slow    int           // rows for the receiver that takes its time
 	large   int           // rows of the one large transaction, one in twenty of which matches
+	huge    int           // rows of one that is larger yet, one in a hundred of which matches
 	live    time.Duration // how long the paced writer writes
 	idle    time.Duration // how long a relay is left alone before its memory is read
 	perSec  int           // transactions a second of the paced writer
@@ -25,14 +26,14 @@ type sizes struct {
 }
 
 var (
-	full  = sizes{drain: 200_000, slow: 20_000, large: 2_000_000, live: 20 * time.Second, idle: 10 * time.Second, perSec: 500, delay: 10 * time.Millisecond, backlog: 100}
-	short = sizes{drain: 100_000, slow: 10_000, large: 200_000, live: 8 * time.Second, idle: 5 * time.Second, perSec: 500, delay: 10 * time.Millisecond, backlog: 100}
+	full  = sizes{drain: 200_000, slow: 20_000, large: 2_000_000, huge: 10_000_000, live: 20 * time.Second, idle: 10 * time.Second, perSec: 500, delay: 10 * time.Millisecond, backlog: 100}
+	short = sizes{drain: 100_000, slow: 10_000, large: 200_000, huge: 1_000_000, live: 8 * time.Second, idle: 5 * time.Second, perSec: 500, delay: 10 * time.Millisecond, backlog: 100}
 )
 
 // scenario is a workload and what is read off a relay that has it.
 type scenario struct {
 	name  string
-	when  bool
+	kind  string                                             // of the rows that become events; "" is all
 	read  bool                                               // rows that are there before any relay has a slot, for a backfill
 	write func(ctx context.Context, b *bench, p place) error // the backlog, before any relay starts; nil: none
 	run   func(ctx context.Context, b *bench, r relay, p place) (values, error)
@@ -45,15 +46,16 @@ type values map[string]float64
 type results map[string]map[string][]float64
 
 var scenarios = []scenario{
-	{"drain", false, false, func(ctx context.Context, b *bench, p place) error {
+	{"drain", "", false, func(ctx context.Context, b *bench, p place) error {
 		return writeBacklog(ctx, p, b.drain, b.sizes.backlog)
 	}, drain},
-	{"slow", false, false, func(ctx context.Context, b *bench, p place) error {
+	{"slow", "", false, func(ctx context.Context, b *bench, p place) error {
 		return writeBacklog(ctx, p, b.slow, b.sizes.backlog)
 	}, slow},
-	{"live", false, false, nil, live},
-	{"large", true, false, func(ctx context.Context, b *bench, p place) error { return writeBacklog(ctx, p, b.large, b.large) }, large},
-	{"backfill", false, true, func(ctx context.Context, b *bench, p place) error { return writeBacklog(ctx, p, b.drain, b.drain) }, backfill},
+	{"live", "", false, nil, live},
+	{"large", "hit", false, func(ctx context.Context, b *bench, p place) error { return writeBacklog(ctx, p, b.large, b.large) }, large},
+	{"huge", "rare", false, func(ctx context.Context, b *bench, p place) error { return writeBacklog(ctx, p, b.huge, b.huge) }, huge},
+	{"backfill", "", true, func(ctx context.Context, b *bench, p place) error { return writeBacklog(ctx, p, b.drain, b.drain) }, backfill},
 }
 
 // schema has rows of about 170 bytes of text.
@@ -68,10 +70,10 @@ CREATE TABLE items (
   note        text NOT NULL
 )`
 
-// insert writes the rows of a range of ids; one in twenty is a hit.
+// insert writes the rows of a range of ids; one in twenty is a hit, one in a hundred rare.
 const insert = `
 INSERT INTO items (id, customer_id, kind, status, total_cents, note)
-SELECT i, i % 1000, CASE WHEN i % 20 = 0 THEN 'hit' ELSE 'miss' END, 'pending', i % 100000, repeat(md5(i::text), 3)
+SELECT i, i % 1000, CASE WHEN i % 20 = 0 THEN 'hit' WHEN i % 100 = 50 THEN 'rare' ELSE 'miss' END, 'pending', i % 100000, repeat(md5(i::text), 3)
 FROM generate_series($1::bigint, $2::bigint) AS i`
 
 // matching is how many of rows are hits.
@@ -199,6 +201,27 @@ func large(ctx context.Context, b *bench, r relay, p place) (values, error) {
 	}, nil
 }
 
+// huge measures the memory of a transaction that no memory holds.
+func huge(ctx context.Context, b *bench, r relay, p place) (values, error) {
+	proc, c, err := deliver(ctx, b, r, p, b.huge, b.huge/100, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer proc.kill()
+	peak, err := proc.memory("VmHWM")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := proc.stop(); err != nil {
+		return nil, err
+	}
+	return values{
+		"huge_peak_rss":   peak,
+		"huge_all_events": time.Unix(0, c.Last).Sub(proc.started).Seconds(),
+		"repeated":        float64(c.Repeated),
+	}, nil
+}
+
 // live measures a relay with nothing to do, and then from the return of each COMMIT to the
 // arrival of its event, at a steady rate. The writer, like the receiver, is on this machine, so
 // both read one clock.
@@ -300,7 +323,7 @@ func (b *bench) measure(ctx context.Context, s scenario, relays []relay, into re
 }
 
 func (b *bench) measureIn(ctx context.Context, db string, s scenario, relays []relay, into results) (err error) {
-	p := place{cluster: b.cluster, db: db, url: b.receiver.url, when: s.when, read: s.read}
+	p := place{cluster: b.cluster, db: db, url: b.receiver.url, kind: s.kind, read: s.read}
 	if err := b.cluster.CreateDatabase(ctx, p.db); err != nil {
 		return err
 	}

@@ -32,7 +32,25 @@ var metrics = []metric{
 	{"backfill_rate", "rows/s beside events/s of the log", ">= 0.5 x the log's own appends", func(v, y float64) bool { return v >= 0.5*y }},
 	{"backfill_peak_rss", "MiB", "", nil},
 	{"idle_rss", "MiB", "<= 30", func(v, _ float64) bool { return v <= mostIdle }},
+	{"huge_peak_rss", "MiB", "<= 96", func(v, _ float64) bool { return v <= mostLarge }},
+	{"huge_all_events", "s", "", nil},
+	{"rule_miss_time", "ns", "<= 3 x by hand", ratio(3)},
+	{"rule_miss_allocs", "a change", "0", most(0)},
+	{"rule_hit_time", "ns", "<= 3 x by hand", ratio(3)},
+	{"rule_hit_allocs", "a change", "<= 2", most(2)},
+	{"rules_1000_tables_time", "ns", "<= 1.1 x one rule", ratio(1.1)},
+	{"rules_999_beside_time", "ns", "<= 1.1 x one rule", ratio(1.1)},
+	{"rules_20_on_one_table_time", "ns", "<= 8 x one rule", ratio(8)},
+	{"rules_none_on_the_table_time", "ns, bare: a map look-up", "", nil},
+	{"decode_6_columns_time", "ns", "<= 1/5 of pglogrepl", ratio(0.2)},
+	{"decode_6_columns_allocs", "a row", "<= 2", most(2)},
+	{"decode_40_columns_time", "ns", "<= 1/5 of pglogrepl", ratio(0.2)},
+	{"decode_40_columns_allocs", "a row", "<= 2", most(2)},
 }
+
+// ratio is a target of so many times the yardstick, most one of the value alone.
+func ratio(n float64) func(v, y float64) bool { return func(v, y float64) bool { return v <= n*y } }
+func most(n float64) func(v, y float64) bool  { return func(v, _ float64) bool { return v <= n } }
 
 // row is what --json writes. Yardstick and ratio are null when bare was not measured, and value
 // is null when only bare was.
