@@ -28,8 +28,10 @@ const (
 	// the last one before we take it that the server is shutting down and waits
 	// for what is not durable yet.
 	stopReplies = 10
-	// stayAway is how long not to come back to a server that is shutting down.
-	stayAway = 10 * time.Second
+	// stayAway is how long not to come back to a server that is shutting down and
+	// waits for us. One that has ended the stream itself does not wait any more.
+	stayAway    = 10 * time.Second
+	afterTheirs = time.Second
 	// probeEvery is how often a paused stream looks whether the server is shutting
 	// down.
 	probeEvery = 5 * time.Second
@@ -276,9 +278,9 @@ func (s *session) handle(msg pgproto3.BackendMessage) error {
 		return s.notice(msg)
 	case *pgproto3.CopyDone:
 		_ = s.leave()
-		return &temporaryError{msg: "the server ended the stream", after: stayAway}
+		return &temporaryError{msg: "the server ended the stream", after: afterTheirs}
 	case *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
-		return &temporaryError{msg: "the server ended the stream", after: stayAway}
+		return &temporaryError{msg: "the server ended the stream", after: afterTheirs}
 	case *pgproto3.ParameterStatus, *pgproto3.NotificationResponse:
 		return nil // may come at any time
 	}

@@ -19,6 +19,9 @@ const (
 	// aliveInterval is how often the store is told that the source listens. By so
 	// much the gap of a restart may be recorded too long.
 	aliveInterval = time.Minute
+	// deafRetry is how long to wait before a server is asked again that cannot do
+	// what LISTEN needs.
+	deafRetry = 5 * time.Second
 	// notifyGapType is the type of the event that tells of lost notifications.
 	notifyGapType = "rowhook.notify_gap"
 )
@@ -70,7 +73,7 @@ func (s *source) runNotify(ctx context.Context) error {
 			return err
 		}
 		select {
-		case <-time.After(unusableRetry):
+		case <-time.After(deafRetry):
 		case <-ctx.Done():
 			return nil
 		}

@@ -26,8 +26,6 @@ const (
 	// inspectInterval is how often the server is asked for slot and publication.
 	inspectInterval = 10 * time.Second
 	maxReconnect    = 15 * time.Second
-	// unusableRetry is how often a server that we cannot use is asked again.
-	unusableRetry = 10 * time.Second
 )
 
 // source runs one source.
@@ -237,7 +235,7 @@ func (s *source) run(ctx context.Context) error {
 			}
 			var again <-chan time.Time
 			if errors.As(err, new(*unusableError)) {
-				again = time.After(unusableRetry)
+				again = time.After(retry.NextBackOff())
 			}
 			if s.rest(ctx, again) {
 				continue
