@@ -63,6 +63,9 @@ type PlanOptions struct {
 	// Managed says that the daemon makes publication and slot itself, as far as it
 	// may. Failover is that of [SlotOptions].
 	Managed, Failover bool
+	// AnySlot says that whoever asks has judged the state of the slot already: a
+	// lost one may be about to be made anew.
+	AnySlot bool
 }
 
 // ReadPlan compares what a source needs with what its database has. It changes
@@ -226,7 +229,7 @@ func (p *Plan) slot(o PlanOptions) error {
 			return &SetupError{Summary: fmt.Sprintf("the slot %q exists and is not a pgoutput slot", o.Slot), Detail: "name another slot in the source"}
 		case have.Database != st.Database:
 			return &SetupError{Summary: fmt.Sprintf("the slot %q exists and belongs to the database %s", o.Slot, have.Database), Detail: "name another slot in the source"}
-		case have.Lost != "":
+		case have.Lost != "" && !o.AnySlot:
 			return &SetupError{
 				Summary: fmt.Sprintf("the slot %q is lost (%s): nothing can be read from it any more", o.Slot, have.Lost),
 				Detail:  "'rowhook run' says what is missing and names the flag that accepts it",

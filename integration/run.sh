@@ -108,7 +108,8 @@ packages() {
 }
 
 # The kill tests run on the ordinary binary, and the mixed run that asks for it on a race build.
-integration() { go test -count=1 -p 1 -timeout 15m ./integration/...; }
+# Those that slots.sh runs wait for timers most of their time: they run by themselves, more at once.
+integration() { go test -count=1 -p 1 -timeout 15m -skip '^Test(Slots|Notify|Failover|Restore|Disk)_' ./integration/...; }
 
 # The installed version has had its turn by then.
 other_versions() {
@@ -127,5 +128,6 @@ step "lint" golangci-lint run --timeout 10m ./...
 step "static binary" static_binary || report
 step "packages, race detector" packages
 step "integration" integration
+step "slots, failover, restore" bash integration/slots.sh
 step "capture on the other versions" other_versions
 report

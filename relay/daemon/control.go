@@ -280,12 +280,16 @@ func (s *source) tryReset(ctx context.Context, r *relay.Reset) error {
 // a refused reset must not be applied to another situation later.
 func (s *source) refuseReset(err error) {
 	var refused *relay.StartRefusal
-	if !errors.As(err, &refused) {
-		return
-	}
 	s.mu.Lock()
 	answer := s.answer
 	s.answer = nil
+	if !errors.As(err, &refused) {
+		s.mu.Unlock()
+		if answer != nil {
+			answer <- resetAnswer{err: api.Errorf(api.CodeConflict, "the reset is not applied yet, and waits until the source can start: %v", err)}
+		}
+		return
+	}
 	if answer != nil || s.reset != nil && refused.Reason == relay.RefuseReset {
 		s.reset = nil
 	}

@@ -28,7 +28,9 @@ func planOptions(cfg *config.Source, needs relay.Needs) cdc.PlanOptions {
 // what is needed until they take effect, and returns the statements it ran. A
 // publication that a person manages is only checked.
 func (s *source) publish(ctx context.Context, sv *cdc.ServerState, until, next relay.Needs) ([]string, error) {
-	plan, err := cdc.ReadPlan(ctx, s.cfg.URL, planOptions(s.cfg, next))
+	o := planOptions(s.cfg, next)
+	o.AnySlot = true // the start has judged it
+	plan, err := cdc.ReadPlan(ctx, s.cfg.URL, o)
 	if err != nil {
 		return nil, err
 	}
