@@ -166,6 +166,9 @@ func connectError(doing string, err error) error {
 			// The text of a parse error may hold what it could not parse.
 			return &SetupError{Summary: "the source's url is not a valid connection string"}
 		}
+		if strings.Contains(err.Error(), "ValidateConnect failed") {
+			return &temporaryError{msg: "no server of the source's url is the one that target_session_attrs asks for", err: err}
+		}
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	switch {

@@ -76,11 +76,16 @@ func ReadPlan(ctx context.Context, url relay.Secret, o PlanOptions) (*Plan, erro
 	if err := validSlotName(o.Slot); err != nil {
 		return nil, err
 	}
-	conn, err := connect(ctx, url, "plan", SessionOptions+" -c default_transaction_read_only=on")
+	conn, err := connect(ctx, url, "plan", SessionOptions)
 	if err != nil {
 		return nil, err
 	}
 	defer disconnect(conn)
+	// Not an option of the connection: a URL with target_session_attrs=read-write
+	// would take the primary for a standby.
+	if _, err := conn.Exec(ctx, "SET default_transaction_read_only = on"); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
 	st := &ServerState{Address: address(conn.Config().Config), User: conn.Config().User}
 	if err := st.readServer(ctx, conn); err != nil {
 		return nil, err

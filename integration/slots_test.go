@@ -381,8 +381,8 @@ func TestSlots_SettingsRightsAndCredentials(t *testing.T) {
 	s.d.Start()
 	contains(t, "without a walsender, the reason", s.untilSource(api.SourceWaiting).Reason, "max_wal_senders")
 	stop()
+	s.d.WaitReady() // its walsender is free, and so is the slot
 	s.exec("SELECT pg_drop_replication_slot('other')")
-	s.d.WaitReady()
 	s.put(1)
 	s.expect(1)
 
