@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -32,9 +33,11 @@ type constant struct {
 	kind   constKind
 	bool   bool
 	number *big.Float
-	text   string
-	items  []constant
-	keys   []constant // of an object, beside items
+	// text is that of a string, and of a number its digits as they were written,
+	// where they are known.
+	text  string
+	items []constant
+	keys  []constant // of an object, beside items
 	// partial: an entry of the list or map was wrong and is left out.
 	partial bool
 	// secret: env() or file() had a part in it. Nothing may print it.
@@ -102,7 +105,9 @@ func (e *evaluator) eval(expr hclsyntax.Expression) (constant, bool) {
 		}
 		return e.eval(x.Wrapped)
 	case *hclsyntax.LiteralValueExpr:
-		return literal(x.Val, at), true
+		v := literal(x.Val, at)
+		v.text = e.digits(x, v.text)
+		return v, true
 	case *hclsyntax.UnaryOpExpr:
 		if v, ok := e.negated(x); ok {
 			return v, true
@@ -168,7 +173,25 @@ func (e *evaluator) negated(x *hclsyntax.UnaryOpExpr) (constant, bool) {
 	if !ok || x.Op != hclsyntax.OpNegate || lit.Val.IsNull() || lit.Val.Type() != cty.Number {
 		return constant{}, false
 	}
-	return constant{kind: numberConst, number: new(big.Float).Neg(lit.Val.AsBigFloat()), at: x.SrcRange}, true
+	v := constant{kind: numberConst, number: new(big.Float).Neg(lit.Val.AsBigFloat()), at: x.SrcRange}
+	if digits := e.digits(lit, ""); digits != "" {
+		v.text = "-" + digits
+	}
+	return v, true
+}
+
+var decimalForm = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
+
+// digits returns a number as it was written, so that 12.50 keeps its zero, and
+// otherwise what it was given.
+func (e *evaluator) digits(x *hclsyntax.LiteralValueExpr, otherwise string) string {
+	if e.files == nil || e.files.files[x.SrcRange.Filename] == nil || x.Val.IsNull() || x.Val.Type() != cty.Number {
+		return otherwise
+	}
+	if text := x.SrcRange.SliceBytes(e.files.files[x.SrcRange.Filename].Bytes); decimalForm.Match(text) {
+		return string(text)
+	}
+	return otherwise
 }
 
 func (e *evaluator) template(x *hclsyntax.TemplateExpr) (constant, bool) {

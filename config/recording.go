@@ -62,7 +62,7 @@ func (r *Recording) Add(c *relay.Change) string {
 		r.rows(&b, c)
 	}
 	b.WriteString("  }\n")
-	t.changes, t.what = append(t.changes, b.String()), append(t.what, what)
+	t.changes, t.what = append(t.changes, strings.Replace(b.String(), "{\n  }", "{}", 1)), append(t.what, what)
 	return what
 }
 

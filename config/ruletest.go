@@ -120,11 +120,11 @@ func readTestFiles(p *problems, paths []string) *Files {
 func TestFolders(paths []string) []string {
 	var folders []string
 	for _, path := range paths {
-		if dir := baseOf([]string{path}); !slices.Contains(folders, dir) {
-			folders = append(folders, filepath.Clean(dir))
+		if dir := filepath.Clean(baseOf([]string{path})); !slices.Contains(folders, dir) {
+			folders = append(folders, dir)
 		}
 	}
-	return slices.Compact(folders)
+	return folders
 }
 
 // sourceTable names a table of a source.
@@ -153,6 +153,7 @@ type testBody struct {
 type changeBody struct {
 	*body
 	op       relay.Op
+	source   string
 	table    *testRelation // of rows and truncates
 	old, new map[string]constant
 }

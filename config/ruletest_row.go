@@ -124,20 +124,19 @@ func (l *testLoader) changeBody(source string, b *body) *changeBody {
 	switch b.def.Name {
 	case "notify":
 		c.op = relay.Notify
-		_, ok := l.sourceOf(source, label.at, label.s, func(r *rule) bool { return r.Channel == label.s }, func(r *rule) []string { return []string{r.Channel} })
-		return keepIf(ok, c)
+		return l.about(c, source, func(r *rule) string { return r.Channel })
 	case "message":
 		c.op = relay.Message
 		if label.s == "rowhook.context" {
 			l.errorf(label.at, "Context as a message", "What messages with this prefix say is tx.context: write tx { context = { ... } } instead.")
 			return nil
 		}
-		_, ok := l.sourceOf(source, label.at, label.s, func(r *rule) bool { return r.Message == label.s }, func(r *rule) []string { return []string{r.Message} })
-		return keepIf(ok, c)
+		return l.about(c, source, func(r *rule) string { return r.Message })
 	}
 	if c.table = l.relation(source, label); c.table == nil {
 		return nil
 	}
+	c.source = c.table.source
 	c.old, c.new = l.values(c, "old"), l.values(c, "new")
 	if c.table.inferred && b.def.argument("unchanged") != nil {
 		for _, name := range get[[]settingText](b, "unchanged") {
@@ -147,10 +146,15 @@ func (l *testLoader) changeBody(source string, b *body) *changeBody {
 	return c
 }
 
-func keepIf(ok bool, c *changeBody) *changeBody {
+// about finds the source of a notification or message, or returns nil when it
+// has reported why there is none.
+func (l *testLoader) about(c *changeBody, source string, subject func(*rule) string) *changeBody {
+	label := c.labels[0]
+	found, ok := l.sourceOf(source, label.at, label.s, func(r *rule) bool { return subject(r) == label.s }, func(r *rule) []string { return []string{subject(r)} })
 	if !ok {
 		return nil
 	}
+	c.source = found
 	return c
 }
 
@@ -204,6 +208,13 @@ func (l *testLoader) infer(r *testRelation, column string, v constant) {
 // change makes the change that the rules will see. Its place in the stream is
 // set when it is run.
 func (l *testLoader) change(t *RuleTest, b *changeBody) *relay.Change {
+	if t.source == "" {
+		t.source = b.source
+	}
+	if t.source != b.source {
+		l.errorf(b.at, "Several sources", "The changes of one test are of one source; this one is of %s, others of %s. Divide the test.", b.source, t.source)
+		return nil
+	}
 	c := &relay.Change{Op: b.op}
 	switch b.op {
 	case relay.Notify, relay.Message:
@@ -218,15 +229,7 @@ func (l *testLoader) change(t *RuleTest, b *changeBody) *relay.Change {
 				c.Payload = appendJSON(nil, v)
 			}
 		}
-		t.source = l.sourceOfMessage(t.source, c)
 		return c
-	}
-	if t.source == "" {
-		t.source = b.table.source
-	}
-	if t.source != b.table.source {
-		l.errorf(b.at, "Several sources", "The changes of one test are of one source; this one is of %s, others of %s. Divide the test.", b.table.source, t.source)
-		return nil
 	}
 	c.Relation, c.Tx = b.table.Relation, &t.tx
 	if b.op == relay.Truncate {
@@ -243,15 +246,6 @@ func (l *testLoader) change(t *RuleTest, b *changeBody) *relay.Change {
 		}
 	}
 	return c
-}
-
-func (l *testLoader) sourceOfMessage(given string, c *relay.Change) string {
-	for _, r := range l.cfg.rules {
-		if given == "" && (c.Op == relay.Notify && r.Channel == c.Name || c.Op == relay.Message && r.Message == c.Name) {
-			return r.Source
-		}
-	}
-	return given
 }
 
 // column sets the values of one column, old and new, as PostgreSQL would send

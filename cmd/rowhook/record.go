@@ -32,10 +32,11 @@ func (p *program) recordCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "record",
 		Short: "Record real changes of a database as tests of rules",
-		Long: `Record reads the changes of a source that rules are about, from now on, and writes
-them as a test file, with the events that the rules make of them as what is
-expected. It takes whole transactions and ends after --changes, after --for, or
-when it is interrupted, and then writes what it has.
+		Long: `Record reads the changes of a source that rules are about, rows and logical
+messages, from now on, and writes them as a test file, with the events that the
+rules make of them as what is expected. It takes whole transactions and ends
+after --changes, after --for, or when it is interrupted, and then writes what it
+has. Notifications are not recorded.
 
 It reads through a temporary slot, which goes with its connection, so that nothing
 is left that pins WAL, and through a publication of its own, which it drops. A
