@@ -133,13 +133,14 @@ func explainRow(t *testing.T, cluster *postgres.Cluster, db string) {
 }
 
 func severalEvents(t *testing.T, cluster *postgres.Cluster, db string) {
-	s := newShop(t, cluster, db, shopOptions{schema: explainSchema, rules: `
+	const rule = `
 event "item.ordered" {
   table    = "public.orders"
   on       = ["insert"]
   for_each = [for x in coalesce(new.items, []) : x if x.qty > 0]
   data     = { id = each.value.sku, order = new.id, place = each.key }
-}`})
+}`
+	s := newShop(t, cluster, db, shopOptions{schema: explainSchema, rules: rule})
 	s.d.StartReady()
 	s.exec(`INSERT INTO orders VALUES (1, 'open', 5, '[{"sku": 10, "qty": 1}, {"sku": 11, "qty": 0}, {"sku": 12, "qty": 2}]'), (2, 'open', 5, '[]'), (3, 'open', 5, NULL)`)
 	s.exec(`INSERT INTO orders VALUES (4, 'open', 5, '[{"sku": 13, "qty": 1}, {"sku": 14}]')`) // the second fails, so there is none
@@ -168,6 +169,16 @@ event "item.ordered" {
 			t.Errorf("the event came again with another id %s", q.ID)
 		}
 	}
+	// The corrected rule makes all the events of the change on which it failed.
+	s.d.Term()
+	corrected := strings.Replace(rule, "x.qty > 0", "coalesce(x.qty, 1) > 0", 1)
+	s.d.SetRules(strings.ReplaceAll(shopSource, "SLOT", "rowhook_"+s.name) + corrected + "\n" + sinkTo("hook", s.hook.URL))
+	s.d.StartReady()
+	s.hook.Forget()
+	if made := readJSON[api.RetryFailuresResponse](s, "events", "retry-failures", "--rule", "item.ordered"); len(made.Events) != 2 || made.Events[0] == made.Events[1] {
+		t.Errorf("judged again: %+v", made)
+	}
+	s.expect(13, 14)
 }
 
 func ruleHalts(t *testing.T, cluster *postgres.Cluster, db string) {
