@@ -94,7 +94,7 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, h http.Handler) err
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.logger().Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.logger().Handler(), slog.LevelError),
 		// Requests end when the daemon does.
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
