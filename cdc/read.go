@@ -33,6 +33,8 @@ type TableRead struct {
 	Columns []string
 	// After is the key of the row to begin behind; nil begins with the first.
 	After [][]byte
+	// Keys, when not nil, are those of the rows to read, by primary key.
+	Keys [][][]byte
 }
 
 // ErrTableChanged says that the table was changed or rewritten after the
@@ -175,6 +177,9 @@ func (r *reader) prepare(ctx context.Context, t TableRead) (*tableQuery, error) 
 			return nil, &SetupError{Summary: fmt.Sprintf("the key of %s has other columns than when the backfill began", t.Table), Detail: "begin a new backfill"}
 		}
 		conditions = append(conditions, keyAfter(key, t.After))
+	}
+	if t.Keys != nil {
+		conditions = append(conditions, keyAmong(key, t.Keys))
 	}
 	for _, c := range []string{filter, t.Where} {
 		if c != "" {
@@ -332,6 +337,21 @@ func keyAfter(key []keyColumn, after [][]byte) string {
 	return "(" + strings.Join(either, " OR ") + ")"
 }
 
+// keyAmong returns the condition that the key is one of those.
+func keyAmong(key []keyColumn, keys [][][]byte) string {
+	either := []string{"false"}
+	for _, values := range keys {
+		var all []string
+		for i, k := range key {
+			if i < len(values) {
+				all = append(all, quoteIdent(k.name)+" "+k.equal+" "+quoteLiteral(string(values[i]))+"::"+k.typ)
+			}
+		}
+		either = append(either, strings.Join(all, " AND "))
+	}
+	return "(" + strings.Join(either, " OR ") + ")"
+}
+
 // shapeSQL is a digest of what a table and its partitions are: their files, which
 // a rewrite or truncate replaces, and their columns.
 const shapeSQL = `WITH RECURSIVE t(oid) AS (
@@ -377,6 +397,13 @@ func (s *Snapshot) Read(ctx context.Context, t TableRead, limits ReadLimits, f f
 	}
 	if len(now) != 1 || now[0][0] != then {
 		return false, ErrTableChanged
+	}
+	plan := "off" // see readOptions
+	if t.Keys != nil {
+		plan = "on"
+	}
+	if _, err := r.conn.PgConn().Exec(ctx, "SET LOCAL enable_bitmapscan = "+plan+"; SET LOCAL enable_sort = "+plan).ReadAll(); err != nil {
+		return false, fmt.Errorf("read %s: %w", t.Table, err)
 	}
 	if _, err := r.conn.PgConn().Exec(ctx, "DECLARE rows NO SCROLL CURSOR FOR "+q.sql).ReadAll(); err != nil {
 		return false, r.readError(t, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -484,4 +485,87 @@ func TestBackfill_FirstStartSurvivesKills(t *testing.T) {
 	w.done(1)
 	stop()
 	w.equal()
+}
+
+// TestBackfill_MovedRowIsWhole moves a row that was not read yet to where was
+// read already. The event of the move lacks the value that did not change, and
+// no chunk will come by: the row is read once more, also after a crash.
+func TestBackfill_MovedRowIsWhole(t *testing.T) {
+	w := newBackfillWorld(t, 0, "", nil)
+	w.exec(`CREATE TABLE large (a int, b text, big text, n numeric, at timestamptz, js jsonb, PRIMARY KEY (a, b)); ALTER TABLE large ALTER big SET STORAGE EXTERNAL;
+		INSERT INTO large SELECT i, 'k' || i, repeat(md5(i::text), 200), i / 7.0, timestamptz '2026-01-01' + i * interval '1 hour', jsonb_build_object('i', i) FROM generate_series(1, 900) i`)
+	w.daemon.SetRules(strings.Replace(fmt.Sprintf(backfillRules, "", w.receiver.URL, harness.Secret), `event "item" {
+  table = "public.items"
+  on    = ["insert", "update", "delete", "read"]
+  data  = { id = row.id, was = old.id, v = new.v }`, `event "large" {
+  table = "public.large"
+  on    = ["insert", "update", "read"]
+  data  = merge(row, { was = old.b })`, 1))
+	w.daemon.StartReady()
+	b := w.command("large", "--rate", "300")
+	w.until(b.ID, "reading", func(b backfill) bool { return b.Rows > 0 })
+	blocker := w.conn()
+	if _, err := blocker.Exec(t.Context(), "BEGIN; CREATE TABLE blocker (id int)"); err != nil {
+		t.Fatal(err)
+	}
+	w.exec("UPDATE large SET a = 0, b = 'it''s' WHERE a = 900; UPDATE large SET a = -1 WHERE a = 899")
+	w.receiver.Wait(harness.Patience, func() error {
+		for _, q := range w.receiver.Events() {
+			if strings.Contains(string(q.Body), `"unchanged":["big"]`) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no event lacks the value")
+	})
+	w.daemon.Kill9()
+	w.daemon.StartReady()
+	_ = blocker.Close(t.Context())
+	w.done(b.ID)
+	rows, err := w.conn().Query(t.Context(), "SELECT b, to_jsonb(large)::text FROM large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	for rows.Next() {
+		var b, text string
+		if err := rows.Scan(&b, &text); err != nil {
+			t.Fatal(err)
+		}
+		want[b] = text
+	}
+	w.receiver.Wait(harness.Patience, func() error { return sameLarge(w.receiver.Events(), want) })
+}
+
+// sameLarge applies the events to rows and compares them with the server's.
+func sameLarge(events []*harness.Request, want map[string]string) error {
+	got := map[string]map[string]any{}
+	for _, q := range events {
+		var data map[string]any
+		if err := json.Unmarshal(q.Data, &data); err != nil {
+			return err
+		}
+		key, was := data["b"].(string), data["was"]
+		delete(data, "was")
+		row := map[string]any{}
+		if s, ok := was.(string); ok {
+			maps.Copy(row, got[s])
+			delete(got, s)
+		}
+		maps.Copy(row, got[key])
+		maps.Copy(row, data)
+		got[key] = row
+	}
+	if len(got) != len(want) {
+		return fmt.Errorf("the mirror has %d rows, the table %d", len(got), len(want))
+	}
+	for key, text := range want {
+		var row map[string]any
+		if err := json.Unmarshal([]byte(text), &row); err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(row, got[key]) {
+			return fmt.Errorf("row %s is %v, want %.200s", key, got[key], text)
+		}
+	}
+	return nil
 }

@@ -56,6 +56,9 @@ type BackfillProgress struct {
 	// After is the key of the last row read of the table under way, one text a
 	// column; nil is its beginning.
 	After [][]byte `json:",omitempty"`
+	// Again are keys of rows that may have been moved to where was read already,
+	// and whose values the server did not send whole: they are read once more.
+	Again []MovedRow `json:",omitempty"`
 	// Rows were read, and made so many Events. Estimate is about how many rows
 	// there were when it began, 0 when that is not known.
 	Rows, Events, Estimate int64
@@ -68,9 +71,18 @@ type BackfillProgress struct {
 	At int64
 }
 
+// MovedRow is a row whose key has changed.
+type MovedRow struct {
+	Table TableName
+	Key   [][]byte
+}
+
+// mostMoved bounds how many of them wait to be read.
+const mostMoved = 10_000
+
 func (p *BackfillProgress) clone() BackfillProgress {
 	c := *p
-	c.Done = slices.Clone(p.Done)
+	c.Done, c.Again = slices.Clone(p.Done), slices.Clone(p.Again)
 	c.After = make([][]byte, len(p.After))
 	for i := range p.After {
 		c.After[i] = slices.Clone(p.After[i])
@@ -90,11 +102,14 @@ type BackfillUpdate struct {
 	Done bool
 }
 
-// Errors of a chunk after which another one may be tried.
+// Errors of a chunk. After all but ErrTooManyMoved another one may be tried.
 var (
 	// ErrPointPassed: the stream is past the point already, so the chunk has no
 	// place in it.
 	ErrPointPassed = errors.New("the stream has passed the snapshot's point")
+	// ErrTooManyMoved: so many keys were changed while the backfill waited that it
+	// cannot know which rows it lacks.
+	ErrTooManyMoved = errors.New("too many rows got another key while the backfill waited: begin it anew")
 	// ErrRuleChanged: another rule is in force than the chunk was read for.
 	ErrRuleChanged = errors.New("the rules have changed")
 )
@@ -234,6 +249,60 @@ type Chunk struct {
 	stored int64
 }
 
+// Follow has the ingest note what the backfill has to read once more. Call it
+// before the stream begins, for the backfill that is under way or comes next, and
+// with nil when there is none.
+func (in *Ingest) Follow(b *Backfill) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if b == nil {
+		in.follows = nil
+		return
+	}
+	if in.follows == nil || in.follows.backfill != b.ID {
+		in.follows = &Chunk{in: in, rule: in.ruleOf(b.Rule), backfill: b.ID, progress: b.Progress.clone()}
+	}
+}
+
+// noteMoved notes an update that changed the key of a row and did not send all of
+// its values: where the row was not read yet and is moved to where was read, its
+// event lacks what nobody was told.
+func (c *Chunk) noteMoved(u *Change) {
+	rel := u.Relation
+	whole := !slices.ContainsFunc(u.New, func(v Value) bool { return v.State == Unknown })
+	if whole || len(rel.PrimaryKey) == 0 || c.rule == nil || !slices.Contains(c.rule.Tables, rel.Table()) || len(c.progress.Again) > mostMoved {
+		return
+	}
+	moved := MovedRow{Table: rel.Table()}
+	same := true
+	for _, i := range rel.PrimaryKey {
+		same = same && u.Old != nil && u.Old[i].State == Known && string(u.Old[i].Text) == string(u.New[i].Text)
+		moved.Key = append(moved.Key, slices.Clone(u.New[i].Text))
+	}
+	if same {
+		return
+	}
+	c.progress.Again = append(c.progress.Again, moved)
+	c.dirty = true
+	c.in.next.chunk = c
+}
+
+// Again returns the rows to read once more. Call it after Wait; once they are
+// read, call ReadAgain with their number.
+func (c *Chunk) Again() []MovedRow {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	return slices.Clone(c.progress.Again)
+}
+
+// ReadAgain notes that the first n rows were read once more.
+func (c *Chunk) ReadAgain(n int) {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	c.progress.Again = slices.Delete(c.progress.Again, 0, n)
+	c.place()
+}
+
 // NewChunk begins a chunk of the backfill in a snapshot with the given point,
 // made at the given time (microseconds since the Unix epoch). rule is what the
 // rows will be read for. The stream is kept from passing the point until the
@@ -252,6 +321,13 @@ func (in *Ingest) NewChunk(b *Backfill, rule *Rule, point LSN, at int64) (*Chunk
 		return nil, err
 	}
 	c := &Chunk{in: in, rule: rule, at: at, backfill: b.ID, progress: b.Progress.clone()}
+	if f := in.follows; f != nil && f.backfill == b.ID {
+		c.progress.Again = slices.Clone(f.progress.Again)
+	}
+	if len(c.progress.Again) > mostMoved {
+		return nil, errors.Join(ErrTooManyMoved, in.moveGate(0))
+	}
+	in.follows = c
 	if c.progress.Point != point {
 		c.progress.Point, c.progress.Row, c.progress.Index = point, 0, 0
 	}
@@ -286,7 +362,8 @@ func (c *Chunk) Wait(ctx context.Context) error {
 }
 
 // Read judges one row and adds what the rule makes of it to the log. key is the
-// row's key as the next chunk will need it. It waits while the log has no room.
+// row's key as the next chunk will need it, nil for a row that is read once more.
+// It waits while the log has no room.
 func (c *Chunk) Read(ctx context.Context, rel *Relation, row Row, key [][]byte) error {
 	in := c.in
 	in.mu.Lock()
@@ -316,7 +393,7 @@ func (c *Chunk) Read(ctx context.Context, rel *Relation, row Row, key [][]byte) 
 	p.Row++
 	p.Rows++
 	p.Events += int64(p.Index - before)
-	if p.After == nil {
+	if p.After == nil && key != nil {
 		p.After = make([][]byte, len(key))
 	}
 	for i := range key {
@@ -350,6 +427,9 @@ func (c *Chunk) EndTable(table TableName, last bool) {
 	c.progress.After = nil
 	c.done = last
 	c.place()
+	if last {
+		in.follows = nil
+	}
 }
 
 // Close lets the stream pass, unless hold says that another chunk follows at the

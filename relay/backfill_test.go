@@ -183,6 +183,58 @@ func TestChunk_AStreamThatHasPassedHasNoPlaceForIt(t *testing.T) {
 	})
 }
 
+func TestBackfill_NotesRowsThatMoveWithoutAllTheirValues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &relay.Relation{
+			OID: 1, Schema: "public", Name: "t", Identity: relay.IdentityDefault,
+			Columns: []relay.Column{{Name: "id", Identity: true}, {Name: "big"}}, PrimaryKey: []int{0},
+		}
+		row := func(id string, big relay.ValueState) relay.Row {
+			return relay.Row{{State: relay.Known, Text: []byte(id)}, {State: big}}
+		}
+		r := reading("a")
+		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{r}}
+		b := relay.Backfill{Source: "shop", Rule: "a"}
+		check(t, s.store.AddBackfill(t.Context(), &b))
+		in := s.open(t)
+		in.Follow(&b)
+		end := runIngest(t, in)
+		x := relay.Tx{XID: 1, CommitLSN: 96}
+		check(t, in.Begin(&x))
+		for _, u := range []relay.Change{
+			{Old: row("1", relay.Unknown), New: row("1", relay.Unknown)}, // the key is the same
+			{Old: row("2", relay.Unknown), New: row("3", relay.Null)},    // all is there
+			{Old: row("4", relay.Unknown), New: row("5", relay.Unknown)},
+		} {
+			u.Op, u.Relation, u.Tx = relay.Update, table, &x
+			check(t, in.Change(&u))
+		}
+		check(t, in.Commit(&x, 104))
+		synctest.Wait()
+		end() // the process ends, the store has it
+		all, err := s.store.Backfills(t.Context())
+		check(t, err)
+		in = s.open(t)
+		defer runIngest(t, in)()
+		in.Follow(&all[0])
+		c, err := in.NewChunk(&all[0], in.Rule("a"), 200, 1)
+		check(t, err)
+		check(t, in.Idle(200))
+		check(t, c.Wait(t.Context()))
+		again := c.Again()
+		if len(again) != 1 || again[0].Table != table.Table() || string(again[0].Key[0]) != "5" {
+			t.Fatalf("to read once more: %q", again)
+		}
+		check(t, c.Read(t.Context(), table, row("5", relay.Null), nil))
+		c.ReadAgain(1)
+		p, err := c.Close(t.Context(), false)
+		check(t, err)
+		if len(p.Again) != 0 || p.After != nil || p.Rows != 1 {
+			t.Errorf("progress %+v", p)
+		}
+	})
+}
+
 func TestChunk_AnotherRuleEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{reading("a")}}

@@ -95,8 +95,9 @@ type Ingest struct {
 	// rule that a row being read is for.
 	gate    gate
 	reading *Rule
-	// handed is the chunk whose progress is in the append being stored.
-	handed *Chunk
+	// handed is the chunk whose progress is in the append being stored, follows the
+	// last one of the backfill under way.
+	handed, follows *Chunk
 
 	stats *IngestStats
 	marks []mark
@@ -302,6 +303,9 @@ func (in *Ingest) Change(c *Change) error {
 	}
 	if t.changes <= t.resume {
 		return nil
+	}
+	if c.Op == Update && in.follows != nil {
+		in.follows.noteMoved(c)
 	}
 	f := IDFacts{
 		SystemID: in.cfg.SystemID, CommitLSN: c.Tx.CommitLSN, XID: c.Tx.XID, CommitTime: c.Tx.CommitTime,

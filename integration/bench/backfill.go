@@ -59,7 +59,7 @@ func appendRate(ctx context.Context, dir string, events int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }()
 	appends := make(chan *core.Append, 1)
 	go func() {
 		defer close(appends)

@@ -26,7 +26,7 @@ func (s *source) session(ctx context.Context) error {
 		s.live = nil
 		s.placing.Unlock()
 	}()
-	if err := s.backfills.hold(in); err != nil {
+	if err := s.backfills.hold(ctx, in); err != nil {
 		return err
 	}
 	stop := s.runIngest(in)
