@@ -621,7 +621,7 @@ type NotSentError struct {
 }
 
 func (e *NotSentError) Error() string {
-	return fmt.Sprintf("the change at %s was made before the publication listed a column that the rule %q reads: %v. Read on with the rules as they were, until the source has caught up, and then change them; or accept the gap with a checkpoint reset", e.LSN, e.Rule, e.Err)
+	return fmt.Sprintf("the change at %s does not carry a column that the rule %q reads: %v. The publication did not list it then, because somebody altered it. What was written meanwhile has to be given up with a checkpoint reset", e.LSN, e.Rule, e.Err)
 }
 
 func (e *NotSentError) Unwrap() error { return e.Err }
