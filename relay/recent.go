@@ -6,7 +6,7 @@ import (
 )
 
 // Recent remembers the last changes of a source in memory, so that a person can
-// be told how rules judge them. It holds at most twice recentHalf bytes, and
+// be told how rules judge them. It holds little more than twice RecentBytes, and
 // adding to it allocates nothing once it has grown.
 type Recent struct {
 	mu sync.Mutex
@@ -17,7 +17,7 @@ type Recent struct {
 }
 
 // RecentBytes is the size at which half of what is remembered is forgotten.
-const RecentBytes = 1 << 20
+const RecentBytes = 512 << 10
 
 // maxRecentValue bounds each value that is remembered, in bytes.
 const maxRecentValue = 4 << 10

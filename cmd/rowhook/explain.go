@@ -25,8 +25,8 @@ did not and on which part of the condition, what was made, and where it went.
 KEY is the row's primary key; the values of several columns are joined by commas.
 
 What it can know:
-  - A running daemon remembers the last changes of its sources in memory, one to
-    two MiB of them, from its start on. They are judged by the rules as they are
+  - A running daemon remembers the last changes of its sources in memory, half a
+    MiB to one MiB of them, from its start on. They are judged by the rules as they are
     now. With --wait it is asked until the row changes.
   - The log has events of the row, by their default key, and changes on which a
     rule failed. Events of a rule with a key of its own are found with
