@@ -102,7 +102,11 @@ func (p *program) record(ctx context.Context, o *recordOptions) error {
 		return errors.New("no change came")
 	}
 	// What was recorded is written also after an interrupt.
-	text, err := r.recording.Text(context.WithoutCancel(ctx), cfg, catalogs)
+	rules, err := p.loadRules(o.config)
+	if err != nil {
+		return err
+	}
+	text, err := r.recording.Text(context.WithoutCancel(ctx), rules, catalogs)
 	if err != nil {
 		return err
 	}
