@@ -43,11 +43,7 @@ func LoadRules(source, text string) ([]*relay.Rule, error) {
 	head := fmt.Sprintf("source \"postgres\" %q { url = \"host=unused\" }\n\n", source)
 	cfg, _, diags := loadText("rules in force", []byte(head+text), Options{})
 	if cfg == nil {
-		var errs []error
-		for _, e := range diags.Errs() {
-			errs = append(errs, e)
-		}
-		return nil, fmt.Errorf("read the rules in force: %w", errors.Join(errs...))
+		return nil, fmt.Errorf("read the rules in force: %w", errors.Join(diags.Errs()...))
 	}
 	return cfg.Rules, nil
 }

@@ -37,8 +37,7 @@ func tables(version int, names ...string) string {
 }
 
 const placeSchema = `CREATE TABLE items (id int PRIMARY KEY, v text);
-CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY);
-CREATE TABLE d (id int PRIMARY KEY); CREATE TABLE e (id int PRIMARY KEY); CREATE TABLE f (id int PRIMARY KEY);`
+CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY); CREATE TABLE d (id int PRIMARY KEY);`
 
 // Each edit adds tables or changes a rule while transactions that write to all of them are under
 // way. Every transaction tells by the event of its item at which position it committed and which
@@ -237,7 +236,7 @@ func placeKilled(t *testing.T, s *shop) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	all := []string{"a", "b", "c", "d", "e", "f"}
+	all := []string{"a", "b", "c", "d"}
 	stop := writers(s, all...)
 	sets := []inForce{{version: 1}}
 	for i := range all {
