@@ -13,14 +13,14 @@ import (
 	"github.com/rowhook/rowhook/integration/harness"
 )
 
-// ownDisk runs a command with a file system of 32 MiB as the folder "data" of its working directory,
+// ownDisk runs a command with a file system of 96 MiB as the folder "data" of its working directory,
 // which only the command and its children see. A plain user gets it by a user namespace.
 func ownDisk() []string {
 	flags := "-m"
 	if os.Getuid() != 0 {
 		flags = "-rm"
 	}
-	return []string{"unshare", flags, "sh", "-c", `mkdir -p data && mount -t tmpfs -o size=32m,mode=700 none data && exec "$@"`, "sh"}
+	return []string{"unshare", flags, "sh", "-c", `mkdir -p data && mount -t tmpfs -o size=96m,mode=700 none data && exec "$@"`, "sh"}
 }
 
 // The disk under the store is full to the last byte, and then not any more.
@@ -41,10 +41,14 @@ func TestDisk_FullPausesAndRecovers(t *testing.T) {
 	disk := filepath.Join("/proc", fmt.Sprint(b.daemon.PID()), "root", b.daemon.DataDir)
 	ballast := filepath.Join(disk, "ballast")
 	fillDisk(t, ballast)
+	const most = 40_000 // far more than fits now, and less than fits later
 	rows := 10
 	harness.Eventually(t, harness.Patience, func() error {
-		b.exec(fmt.Sprintf("SELECT fill(%d, %d, 1000)", rows+1, rows+500))
-		rows += 500
+		if rows < most {
+			b.exec(fmt.Sprintf(`INSERT INTO rows SELECT n, n %% 50, (SELECT string_agg(md5((64 * n + i)::text), '') FROM generate_series(1, 32) i)
+				FROM generate_series(%d, %d) n`, rows+1, rows+2000))
+			rows += 2000
+		}
 		if !strings.Contains(b.daemon.Log(), "store does not accept events, reading is paused") {
 			return fmt.Errorf("%d rows fit on a full disk", rows)
 		}
