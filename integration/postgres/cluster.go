@@ -426,13 +426,16 @@ func (c *Cluster) Kill9() {
 func kill9(p *process) {
 	pid := p.cmd.Process.Pid
 	_ = syscall.Kill(pid, syscall.SIGSTOP)
+	deadline := time.Now().Add(startTimeout)
+	for !stopped(pid) && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond) // the signal is sent, not yet obeyed
+	}
 	children := childrenOf(pid)
 	for _, child := range children {
 		_ = syscall.Kill(child, syscall.SIGKILL)
 	}
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	<-p.exited
-	deadline := time.Now().Add(startTimeout)
 	for _, child := range children {
 		for alive(child) && time.Now().Before(deadline) {
 			time.Sleep(time.Millisecond) // not our child any more: there is nothing to wait on
@@ -498,6 +501,12 @@ func childrenOf(pid int) []int {
 func alive(pid int) bool {
 	_, state := stat(fmt.Sprintf("/proc/%d/stat", pid))
 	return state != "" && state != "Z"
+}
+
+// stopped reports that a process does nothing any more: it is stopped or gone.
+func stopped(pid int) bool {
+	_, state := stat(fmt.Sprintf("/proc/%d/stat", pid))
+	return state == "T" || state == "" || state == "Z"
 }
 
 // stat reads the parent and the state out of a /proc/PID/stat, "pid (name) state ppid ...".

@@ -82,6 +82,27 @@ type Daemon struct {
 func walStream(source string) string    { return source }
 func notifyStream(source string) string { return source + "/notify" }
 
+// lockPatience is how long a start waits for the data folder: a command that
+// works on a stopped daemon's store has it for a moment.
+const lockPatience = 3 * time.Second
+
+func openStore(ctx context.Context, o sqlitestore.Options) (*sqlitestore.Store, error) {
+	patience := time.After(lockPatience)
+	for {
+		store, err := sqlitestore.Open(ctx, o)
+		if !errors.Is(err, relay.ErrStoreLocked) {
+			return store, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-patience:
+			return nil, err
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
 // New opens the store and everything else that can fail before anything is
 // read or sent.
 func New(ctx context.Context, o Options) (_ *Daemon, err error) {
@@ -91,7 +112,7 @@ func New(ctx context.Context, o Options) (_ *Daemon, err error) {
 	set := o.Config.Settings
 	so := o.StoreOptions
 	so.Dir, so.Logger = set.DataDir, o.Logger
-	store, err := sqlitestore.Open(ctx, so)
+	store, err := openStore(ctx, so)
 	if err != nil {
 		return nil, err
 	}
