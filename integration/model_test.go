@@ -162,10 +162,10 @@ func (w *modelWorld) transaction(ctx context.Context, db *pgx.Conn, rng *rand.Ra
 			lines = append(lines, "SAVEPOINT s", any(), []string{"ROLLBACK TO s", "RELEASE s"}[rng.IntN(2)])
 		}
 	}
-	switch n := rng.IntN(20); {
-	case n == 0:
+	switch rng.IntN(20) {
+	case 0:
 		lines = append(lines, "ROLLBACK")
-	case n == 1:
+	case 1:
 		id := quoted(fmt.Sprintf("m%d", w.prepared.Add(1)))
 		lines = append(lines, "PREPARE TRANSACTION "+id, []string{"ROLLBACK PREPARED ", "COMMIT PREPARED "}[rng.IntN(2)]+id)
 	default:
