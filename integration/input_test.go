@@ -130,13 +130,17 @@ func roleURL(t *testing.T, cluster *postgres.Cluster, db, role string) string {
 }
 
 // remedies returns the statements that a reason ends with.
-func remedies(t *testing.T, reason string) []string {
+func remedies(t *testing.T, reason string) (statements []string) {
 	t.Helper()
-	_, text, ok := strings.Cut(reason, "; run: ")
-	if !ok {
+	for line := range strings.Lines(reason) { // one for each thing that is missing
+		if _, text, ok := strings.Cut(line, "; run: "); ok {
+			statements = append(statements, strings.SplitAfter(strings.TrimSpace(text), "; ")...)
+		}
+	}
+	if len(statements) == 0 {
 		t.Fatalf("no statement to run in %q", reason)
 	}
-	return strings.SplitAfter(strings.TrimSpace(text), "; ")
+	return statements
 }
 
 // stopsAlone starts a daemon whose source cannot work, and sees the process stay; then that it ends
@@ -414,8 +418,7 @@ func unmanaged(t *testing.T, cluster *postgres.Cluster, db string) {
 			s.exec(sql)
 		}
 	}
-	run("publication given does not exist", "manage = false", `CREATE PUBLICATION "given"`)
-	run("slot rowhook_"+db+" does not exist", "manage = false")
+	run("publication given does not exist", "manage = false", `CREATE PUBLICATION "given"`, "slot rowhook_"+db+" does not exist")
 	s.put(1) // from the slot on
 	s.d.StartReady()
 	s.put(2)

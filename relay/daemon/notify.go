@@ -191,6 +191,7 @@ func (n *notifications) roomAgain() {
 // gap records that notifications are missing, or may be, as a gap of the source
 // and as an event. lost is how many are known to be; 0 is unknown.
 func (n *notifications) gap(from, to time.Time, lost int, why string) {
+	from, to = from.UTC().Round(0), to.UTC().Round(0) // the length is that of the times that are said
 	s, length := n.s, to.Sub(from)
 	if lost > 0 {
 		why = fmt.Sprintf("%s, %d were given up", why, lost)
@@ -202,7 +203,7 @@ func (n *notifications) gap(from, to time.Time, lost int, why string) {
 		Seconds  float64   `json:"seconds"`
 		Lost     int       `json:"lost,omitempty"`
 		Reason   string    `json:"reason"`
-	}{s.rules.Load().Channels(), from.UTC(), to.UTC(), length.Seconds(), lost, why})
+	}{s.rules.Load().Channels(), from, to, length.Seconds(), lost, why})
 	if err != nil {
 		s.log.Error("gap in the notifications cannot be recorded", "err", err)
 		return
