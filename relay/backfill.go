@@ -161,6 +161,7 @@ func (in *Ingest) moveGate(at LSN) error {
 	if m := g.message; m != nil && !g.closedFor(m.LSN-1) {
 		g.message = nil
 		err = in.single(m)
+		in.broken = err
 	}
 	in.giveRoom()
 	g.notify()
@@ -265,12 +266,16 @@ func (in *Ingest) Follow(b *Backfill) {
 }
 
 // noteMoved notes an update that changed the key of a row and did not send all of
-// its values: where the row was not read yet and is moved to where was read, its
-// event lacks what nobody was told.
+// its values, or that the rule is not about: where the row was not read yet and is
+// moved to where was read, nobody was told what its event lacks. Tables without a
+// primary key are not noted.
 func (c *Chunk) noteMoved(u *Change) {
 	rel := u.Relation
+	if len(rel.PrimaryKey) == 0 || c.rule == nil || !slices.Contains(c.rule.Tables, rel.Table()) || len(c.progress.Again) > mostMoved {
+		return
+	}
 	whole := !slices.ContainsFunc(u.New, func(v Value) bool { return v.State == Unknown })
-	if whole || len(rel.PrimaryKey) == 0 || c.rule == nil || !slices.Contains(c.rule.Tables, rel.Table()) || len(c.progress.Again) > mostMoved {
+	if whole && c.rule.Ops.Has(Update) {
 		return
 	}
 	moved := MovedRow{Table: rel.Table()}
@@ -390,6 +395,9 @@ func (c *Chunk) Read(ctx context.Context, rel *Relation, row Row, key [][]byte) 
 	change := Change{Op: Read, Relation: rel, New: row, LSN: p.Point - 1, Ordinal: p.Row}
 	in.reading = c.rule
 	err := in.judge(&change, &c.id, c.at, &p.Index)
+	if halted, ok := errors.AsType[*RuleFailedError](err); ok && halted.Times == 0 {
+		return err // not judged: it does not count as read
+	}
 	p.Row++
 	p.Rows++
 	p.Events += int64(p.Index - before)

@@ -98,6 +98,8 @@ type Ingest struct {
 	// handed is the chunk whose progress is in the append being stored, follows the
 	// last one of the backfill under way.
 	handed, follows *Chunk
+	// broken is why a message that waited for the gate stops the source.
+	broken error
 
 	stats *IngestStats
 	marks []mark
@@ -124,7 +126,7 @@ type openTx struct {
 	changes    uint64 // seen so far
 	resume     uint64 // that many were processed before a crash
 	events     uint32
-	marked     int // 1 + the index in waiting of the set that it has the message of
+	marked     string // the ID of the set that it has the message of
 }
 
 // NewIngest returns an Ingest that continues the stream as the log has it.
@@ -236,6 +238,9 @@ func (in *Ingest) giveRoom() {
 func (in *Ingest) Begin(tx *Tx) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.broken != nil {
+		return in.broken
+	}
 	in.tx = openTx{open: true, tx: *tx}
 	t := &in.tx
 	if in.position() > tx.CommitLSN {
@@ -278,6 +283,9 @@ func (in *Ingest) position() LSN {
 func (in *Ingest) Change(c *Change) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.broken != nil {
+		return in.broken
+	}
 	if c.Tx == nil {
 		if c.Op == Message && in.gate.closedFor(c.LSN-1) && !in.tx.open {
 			in.holdMessage(c)
@@ -401,7 +409,9 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 			in.noteFailure(c, rule, stats, err)
 			switch {
 			case rule.OnError == OnErrorHalt && !in.leaving(rule):
-				in.dropOpen()
+				if c.Op != Read { // a transaction that waits for the gate goes on
+					in.dropOpen()
+				}
 				return &RuleFailedError{Rule: rule.Name, LSN: c.LSN, Err: err}
 			case rule.OnError == OnErrorSkip:
 				continue
@@ -550,6 +560,9 @@ func (in *Ingest) Commit(_ *Tx, end LSN) error {
 func (in *Ingest) Idle(lsn LSN) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.broken != nil {
+		return in.broken
+	}
 	if in.tx.open || lsn <= in.position() {
 		return nil
 	}

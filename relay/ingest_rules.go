@@ -46,23 +46,32 @@ func (in *Ingest) Rules() *RuleSet {
 	return in.cfg.Rules
 }
 
+// Awaits reports whether a set that waits for its place has the rule.
+func (in *Ingest) Awaits(rule string) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.ContainsFunc(in.waiting, func(n NextRules) bool {
+		return slices.ContainsFunc(n.Rules.rules, func(r *Rule) bool { return r.Name == rule && r.Ops.Has(Read) })
+	})
+}
+
 // marked notes that the transaction under way has the message of a set that
 // waits for it.
 func (in *Ingest) marked(id string) {
-	if i := slices.IndexFunc(in.waiting, func(n NextRules) bool { return n.ID == id }); i >= 0 {
-		in.tx.marked = i + 1
+	if slices.ContainsFunc(in.waiting, func(n NextRules) bool { return n.ID == id }) {
+		in.tx.marked = id
 	}
 }
 
 // switchRules puts the set in force whose place is the end of the transaction.
-func (in *Ingest) switchRules(marked int, end LSN) {
+func (in *Ingest) switchRules(marked string, end LSN) {
 	if n := in.following; n != nil {
 		in.following = nil
 		in.putInForce(*n, end)
 	}
-	if marked > 0 && marked <= len(in.waiting) {
-		n := in.waiting[marked-1]
-		in.waiting = in.waiting[marked:]
+	if i := slices.IndexFunc(in.waiting, func(n NextRules) bool { return n.ID == marked }); marked != "" && i >= 0 {
+		n := in.waiting[i]
+		in.waiting = in.waiting[i+1:]
 		in.putInForce(n, end)
 	}
 }

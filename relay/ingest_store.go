@@ -111,7 +111,10 @@ func (in *Ingest) take(final bool) *Append {
 	chunk := in.tx.open && !in.tx.skip && p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes
 	whole := p.head > in.taken.Head || len(p.gaps) > 0 || len(p.rules) > 0
 	moved := p.lsn != 0 && in.state != nil && p.lsn > in.state.LSN
-	if !chunk && !whole && p.chunk == nil {
+	// What a backfill noted within a half-stored transaction waits for more of it:
+	// an append without its events would end before them.
+	half := in.taken.Tail > p.head
+	if !chunk && !whole && (p.chunk == nil || half) {
 		if !moved {
 			return nil
 		}

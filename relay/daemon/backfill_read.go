@@ -15,6 +15,8 @@ import (
 func (b *backfiller) rule(in *relay.Ingest, job *relay.Backfill) (*relay.Rule, error) {
 	rule := in.Rule(job.Rule)
 	switch {
+	case (rule == nil || !rule.Ops.Has(relay.Read)) && in.Awaits(job.Rule):
+		return nil, fmt.Errorf("the rule %q waits for its place in the stream", job.Rule)
 	case rule == nil:
 		return nil, &unreadable{fmt.Errorf("the rule %q is not in force (any more)", job.Rule)}
 	case !rule.Ops.Has(relay.Read):

@@ -122,7 +122,7 @@ func (s *source) place(ctx context.Context, sv *cdc.ServerState, from relay.LSN,
 		}
 	}
 	if err != nil || gap == nil && (inForce.Needs.Cover(next) || sv.InRecovery) {
-		return s.follow(ctx, sv, from, in, inForce)
+		return s.follow(ctx, sv, from, in, all(waiting).Union(inForce.Needs))
 	}
 	p := placing{rules: old}
 	last := len(waiting) - 1
@@ -139,13 +139,13 @@ func (s *source) place(ctx context.Context, sv *cdc.ServerState, from relay.LSN,
 		}
 		p.waiting = append(p.waiting, n)
 	}
-	if !grown {
-		done, err := s.publish(ctx, sv, all(waiting).Union(inForce.Needs), next)
-		if err != nil {
-			return placing{}, err
-		}
-		grown = len(done) > 0 || !inForce.Needs.Grows(next)
+	// Also where it was altered for this set before: rules that came into force
+	// meanwhile may have narrowed it again.
+	done, err := s.publish(ctx, sv, all(waiting).Union(inForce.Needs), next)
+	if err != nil {
+		return placing{}, err
 	}
+	grown = grown || len(done) > 0 || !s.grows(inForce.Needs, next)
 	if again {
 		rec = &waiting[last]
 	} else {
@@ -189,8 +189,19 @@ func (s *source) mark(ctx context.Context) error {
 	return nil
 }
 
-// follow puts the configured rules in force at the next boundary.
-func (s *source) follow(ctx context.Context, sv *cdc.ServerState, from relay.LSN, in *relay.Ingest, inForce *relay.RulesRecord) (placing, error) {
+// grows reports whether the publication has more to send for next than it had:
+// then transactions under way may have written before it did. Where nobody may
+// have listed columns, a column more is not.
+func (s *source) grows(needs, next relay.Needs) bool {
+	if s.cfg.Manage && s.cfg.Columns != config.ColumnsRules {
+		return needs.Grows(next)
+	}
+	return !needs.Cover(next)
+}
+
+// follow puts the configured rules in force at the next boundary. until is what
+// the sets before need.
+func (s *source) follow(ctx context.Context, sv *cdc.ServerState, from relay.LSN, in *relay.Ingest, until relay.Needs) (placing, error) {
 	s.unmarked = nil
 	c := s.rules.Load()
 	if in == nil {
@@ -201,7 +212,7 @@ func (s *source) follow(ctx context.Context, sv *cdc.ServerState, from relay.LSN
 		}
 		return p, err
 	}
-	if _, err := s.publish(ctx, sv, inForce.Needs, c.Needs()); err != nil {
+	if _, err := s.publish(ctx, sv, until, c.Needs()); err != nil {
 		return placing{}, err
 	}
 	rec := s.newRecord(c.RuleSet, c.text, 0)
@@ -236,7 +247,7 @@ func (s *source) grow(ctx context.Context, sv *cdc.ServerState, next relay.Needs
 		return false, nil, err
 	}
 	done, err = s.publish(ctx, sv, all(waiting).Union(inForce.Needs), next)
-	return len(done) > 0 || !inForce.Needs.Grows(next), done, err
+	return len(done) > 0 || !s.grows(inForce.Needs, next), done, err
 }
 
 // shrink takes out of the publication what no rule set needs any more: the
