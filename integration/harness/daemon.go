@@ -90,7 +90,12 @@ func (d *Daemon) SetRules(rules string) {
 	d.t.Helper()
 	own := fmt.Sprintf("rowhook {\n  listen   = %q\n  data_dir = %q\n%s\n}\n", d.Addr, d.DataDir, d.o.Settings)
 	for name, text := range map[string]string{"daemon.hcl": own, "rules.hcl": rules} {
-		if err := os.WriteFile(filepath.Join(d.configDir(), name), []byte(text), 0o600); err != nil {
+		// In one step: a daemon that starts meanwhile must not read half a file.
+		path := filepath.Join(d.configDir(), name)
+		if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+			d.t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
 			d.t.Fatal(err)
 		}
 	}
