@@ -114,8 +114,11 @@ func deliver(ctx context.Context, b *bench, r relay, p place, rows, want int, de
 	return proc, c, nil
 }
 
-// waitAll waits for want events, for as long as some arrive: a relay that delivers nothing for a
-// minute has failed.
+// patience is how long nothing may arrive: the server decodes all of a transaction before it sends
+// the first row.
+const patience = 5 * time.Minute
+
+// waitAll waits for want events, for as long as some arrive.
 func waitAll(ctx context.Context, b *bench, proc *process, want int) (counts, error) {
 	var before int64 = -1
 	quiet := time.Now()
@@ -128,8 +131,8 @@ func waitAll(ctx context.Context, b *bench, proc *process, want int) (counts, er
 			return c, nil
 		case c.Distinct != before:
 			before, quiet = c.Distinct, time.Now()
-		case time.Since(quiet) > time.Minute:
-			return c, proc.trouble(fmt.Errorf("%d of %d events arrived, and none for a minute", c.Distinct, want))
+		case time.Since(quiet) > patience:
+			return c, proc.trouble(fmt.Errorf("%d of %d events arrived, and none for %s", c.Distinct, want, patience))
 		}
 		if err := proc.alive(); err != nil {
 			return c, fmt.Errorf("%d of %d events arrived: %w", c.Distinct, want, err)
