@@ -1,9 +1,17 @@
 package relay
 
-import "sync"
+import (
+	"sort"
+	"sync"
+)
 
-// feedBytes bounds the recent blocks the feed keeps for each stream.
-const feedBytes = 2 << 20
+const (
+	// feedBytes bounds the recent blocks the feed keeps for each stream.
+	feedBytes = 2 << 20
+	// feedBlock is what a block counts for besides its data: thousands of blocks
+	// of one event each would cost every garbage collection.
+	feedBlock = 1 << 10
+)
 
 // Feed is where the two halves meet in memory: ingest publishes what has
 // become visible, and cursors wait for it. Recent blocks are kept so that a
@@ -60,10 +68,10 @@ func (f *Feed) Publish(stream string, blocks []*Block, head int64) {
 	}
 	for _, b := range blocks {
 		s.recent = append(s.recent, b)
-		s.bytes += len(b.Data)
+		s.bytes += feedBlock + len(b.Data)
 	}
 	for len(s.recent) > 0 && s.bytes > feedBytes {
-		s.bytes -= len(s.recent[0].Data)
+		s.bytes -= feedBlock + len(s.recent[0].Data)
 		s.floor = s.recent[0].Last
 		s.recent[0] = nil
 		s.recent = s.recent[1:]
@@ -80,12 +88,8 @@ func (f *Feed) After(stream string, after int64) (blocks []*Block, head int64, w
 	defer f.mu.Unlock()
 	s := f.stream(stream)
 	if after >= s.floor {
-		for i, b := range s.recent {
-			if b.Last > after {
-				blocks = append(blocks, s.recent[i:]...)
-				break
-			}
-		}
+		i := sort.Search(len(s.recent), func(i int) bool { return s.recent[i].Last > after })
+		blocks = append(blocks, s.recent[i:]...)
 	}
 	return blocks, s.head, s.wake
 }

@@ -31,7 +31,7 @@ const (
 	sqlDropTail      = `DELETE FROM blocks WHERE stream_id = ? AND last > ?`
 	sqlDropFailures  = `DELETE FROM failures WHERE stream_id = ? AND seq > ?`
 	sqlAround        = `SELECT count(*) FROM blocks WHERE stream_id = ?1 AND last > ?2 AND first <= ?2`
-	sqlAdvanceStream = `UPDATE streams SET head = ?, tail = ?, bytes = ?, width = ? WHERE id = ?`
+	sqlAdvanceStream = `UPDATE streams SET head = ?, tail = ?, bytes = bytes + ?, width = max(width, ?) WHERE id = ?`
 )
 
 func (w *writer) append(a *relay.Append) error {
@@ -39,9 +39,8 @@ func (w *writer) append(a *relay.Append) error {
 	if err != nil {
 		return err
 	}
-	before := st.bytes
+	var bytes, width int64
 	if a.DiscardTail && st.tail > st.head {
-		var bytes int64
 		if err := w.conn.row(sqlTailBytes, st.id, st.head).Scan(&bytes); err != nil {
 			return err
 		}
@@ -50,7 +49,7 @@ func (w *writer) append(a *relay.Append) error {
 				return err
 			}
 		}
-		st.bytes -= bytes
+		bytes = -bytes
 		st.tail = st.head
 	}
 	if err := w.checkPlaces(a, st); err != nil {
@@ -60,18 +59,19 @@ func (w *writer) append(a *relay.Append) error {
 		if err := w.insertBlock(st.id, b); err != nil {
 			return fmt.Errorf("block %d to %d: %w", b.First, b.Last, err)
 		}
-		st.bytes += int64(len(b.Data))
-		st.width = max(st.width, int64(b.LastPlace-b.FirstPlace))
+		bytes += int64(len(b.Data))
+		width = max(width, int64(b.LastPlace-b.FirstPlace))
 	}
 	for i := range a.Failures {
 		if err := w.insertFailure(st.id, &a.Failures[i]); err != nil {
 			return fmt.Errorf("failure at %d: %w", a.Failures[i].Seq, err)
 		}
 	}
-	if _, err := w.conn.exec(sqlAdvanceStream, a.Head, a.Tail, st.bytes, st.width, st.id); err != nil {
+	if _, err := w.conn.exec(sqlAdvanceStream, a.Head, a.Tail, bytes, width, st.id); err != nil {
 		return err
 	}
-	w.size += st.bytes - before
+	w.size += bytes
+	st.head, st.tail = a.Head, a.Tail
 	if err := w.updateBackfill(a.Backfill); err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (w *writer) append(a *relay.Append) error {
 }
 
 // checkPlaces holds a against the stream it continues.
-func (w *writer) checkPlaces(a *relay.Append, st streamRow) error {
+func (w *writer) checkPlaces(a *relay.Append, st *streamRow) error {
 	last, failed := st.tail, st.tail
 	for _, b := range a.Blocks {
 		if b.Stream != a.Stream {

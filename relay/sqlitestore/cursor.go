@@ -22,14 +22,14 @@ func (w *writer) cursor(c relay.CursorID) (int64, error) {
 	if id, ok := w.cursors[c]; ok {
 		return id, nil
 	}
-	stream, err := w.streamID(c.Stream)
+	stream, err := w.stream(c.Stream)
 	if err != nil {
 		return 0, err
 	}
 	var id int64
-	err = w.conn.row(sqlCursor, c.Endpoint, stream, c.Replay).Scan(&id)
+	err = w.conn.row(sqlCursor, c.Endpoint, stream.id, c.Replay).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
-		err = w.conn.row(sqlAddCursor, c.Endpoint, stream, c.Replay).Scan(&id)
+		err = w.conn.row(sqlAddCursor, c.Endpoint, stream.id, c.Replay).Scan(&id)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("cursor of %s in stream %s: %w", c.Endpoint, c.Stream, err)
@@ -44,7 +44,6 @@ func (w *writer) cursor(c relay.CursorID) (int64, error) {
 const (
 	sqlRoute   = `UPDATE streams SET routed = ? WHERE id = ?`
 	sqlPlace   = `UPDATE cursors SET position = ? WHERE id = ?`
-	sqlHead    = `SELECT head FROM streams WHERE id = ?`
 	sqlFinish  = `UPDATE replays SET done = 1 WHERE id = ?`
 	sqlDropRun = `UPDATE cursors SET position = NULL WHERE replay = ?`
 )
@@ -53,14 +52,14 @@ const (
 // stream cannot be right: nobody has seen what lies there.
 func (w *writer) moveCursors(s *relay.Settlement) error {
 	for stream, place := range s.Routed {
-		id, err := w.streamID(stream)
+		row, err := w.stream(stream)
 		if err != nil {
 			return err
 		}
-		if err := w.checkHead(id, stream, place); err != nil {
+		if err := row.checkHead(stream, place); err != nil {
 			return err
 		}
-		if _, err := w.conn.exec(sqlRoute, place, id); err != nil {
+		if _, err := w.conn.exec(sqlRoute, place, row.id); err != nil {
 			return fmt.Errorf("routed place %d of stream %s: %w", place, stream, err)
 		}
 	}
@@ -69,11 +68,11 @@ func (w *writer) moveCursors(s *relay.Settlement) error {
 		if err != nil {
 			return err
 		}
-		stream, err := w.streamID(c.Stream)
+		stream, err := w.stream(c.Stream)
 		if err != nil {
 			return err
 		}
-		if err := w.checkHead(stream, c.Stream, c.Position); err != nil {
+		if err := stream.checkHead(c.Stream, c.Position); err != nil {
 			return err
 		}
 		if _, err := w.conn.exec(sqlPlace, c.Position, id); err != nil {
@@ -100,13 +99,9 @@ func (w *writer) moveCursors(s *relay.Settlement) error {
 	return nil
 }
 
-func (w *writer) checkHead(id int64, stream string, place int64) error {
-	var head int64
-	if err := w.conn.row(sqlHead, id).Scan(&head); err != nil {
-		return err
-	}
-	if place > head {
-		return fmt.Errorf("place %d lies after the head %d of stream %s", place, head, stream)
+func (r *streamRow) checkHead(name string, place int64) error {
+	if place > r.head {
+		return fmt.Errorf("place %d lies after the head %d of stream %s", place, r.head, name)
 	}
 	return nil
 }

@@ -52,11 +52,11 @@ RETURNING id`
 func (s *Store) StartReplay(ctx context.Context, r *relay.Replay) error {
 	var id int64
 	err := s.do(ctx, "replay", func(w *writer) error {
-		stream, err := w.streamID(r.Stream)
+		stream, err := w.stream(r.Stream)
 		if err != nil {
 			return err
 		}
-		return w.conn.row(sqlStartReplay, r.Endpoint, stream, r.From, r.To, r.CreatedAt, r.Reason).Scan(&id)
+		return w.conn.row(sqlStartReplay, r.Endpoint, stream.id, r.From, r.To, r.CreatedAt, r.Reason).Scan(&id)
 	})
 	if err == nil {
 		r.ID = id

@@ -111,27 +111,27 @@ func (s *Store) dropBlocks(ctx context.Context, stream string, place, before int
 		var n, freed int64
 		err := s.do(ctx, "trim", func(w *writer) error {
 			n, freed, more = 0, 0, false
-			id, err := w.streamID(stream)
+			st, err := w.stream(stream)
 			if err != nil {
 				return err
 			}
 			upTo := place
 			if settled {
 				var open int64
-				if err := w.conn.row(sqlOldestOpen, id).Scan(&open); err != nil {
+				if err := w.conn.row(sqlOldestOpen, st.id).Scan(&open); err != nil {
 					return err
 				}
 				upTo = min(upTo, open-1)
 			}
 			var last int64
-			last, freed, more, err = w.chooseBlocks(id, upTo, before, bytes)
+			last, freed, more, err = w.chooseBlocks(st.id, upTo, before, bytes)
 			if err != nil || last == 0 {
 				return err
 			}
-			if n, err = w.conn.exec(sqlDropBlocks, id, last); err != nil {
+			if n, err = w.conn.exec(sqlDropBlocks, st.id, last); err != nil {
 				return err
 			}
-			if _, err := w.conn.exec(sqlTrimStream, last, freed, id); err != nil {
+			if _, err := w.conn.exec(sqlTrimStream, last, freed, st.id); err != nil {
 				return err
 			}
 			w.size -= freed

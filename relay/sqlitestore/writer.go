@@ -45,7 +45,7 @@ type writer struct {
 	// What the transaction knows; forgotten when any part of it is undone.
 	size    int64
 	cursors map[relay.CursorID]int64
-	streams map[string]int64
+	streams map[string]*streamRow
 
 	packed   []byte // room for a record of successes
 	emptied  bool   // nothing was written since the -wal was emptied
@@ -60,7 +60,7 @@ func newWriter(s *Store, c *conn, o Options) *writer {
 
 func (w *writer) forget() {
 	w.cursors = make(map[relay.CursorID]int64)
-	w.streams = make(map[string]int64)
+	w.streams = make(map[string]*streamRow)
 }
 
 const sqlSize = `SELECT coalesce(sum(bytes), 0) FROM streams`
