@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -138,14 +139,12 @@ func (d *Dispatcher) SetEnabled(ctx context.Context, id string, enabled bool, re
 func (ep *endpoint) enable() {
 	ep.disabled, ep.disabling, ep.pausedUntil = "", false, 0
 	ep.kickClock()
+	held := slices.Clone(ep.dirtyItems) // what the answer 410 to it holds is not open before it is recorded
 	for _, c := range ep.cursors {
-		var held []*item
-		for _, it := range c.open {
-			if it.state == itemHeld {
-				held = append(held, it)
-			}
-		}
-		for _, it := range held {
+		held = slices.AppendSeq(held, maps.Values(c.open))
+	}
+	for _, it := range held {
+		if it.state == itemHeld {
 			it.nextAt = 0
 			it.state = itemWaiting
 			ep.markDirty(it)
@@ -295,7 +294,56 @@ func (d *Dispatcher) Expire(ctx context.Context, stream string, upTo int64) (int
 		}
 		ep.touch()
 	}
+	err := d.do(ctx, func(*running) error {
+		for _, row := range d.Vanished() {
+			m, err := d.expireHeld(ctx, &row, stream, upTo)
+			n += m
+			if err != nil {
+				return fmt.Errorf("expire deliveries held for %s: %w", row.ID, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return n, err
+	}
 	return n, d.flush(ctx)
+}
+
+// expireHeld makes dead what is held for an endpoint that has vanished. It runs
+// in Run's goroutine, so that the endpoint does not come back meanwhile.
+func (d *Dispatcher) expireHeld(ctx context.Context, row *EndpointRow, stream string, upTo int64) (int64, error) {
+	_, at, _, err := d.positions(ctx)
+	if err != nil {
+		return 0, err
+	}
+	id := CursorID{Endpoint: row.ID, Stream: stream}
+	pos, ok := at[id]
+	if !ok { // it was given up, or the stream is younger
+		return 0, nil
+	}
+	ep := newEndpoint(d, &Endpoint{ID: row.ID}, row)
+	ep.retired = true
+	if err := d.addCursor(ctx, ep, id, pos, true, 0); err != nil {
+		return 0, err
+	}
+	n, err := ep.cursors[0].expire(ctx, upTo)
+	if err != nil {
+		return 0, err
+	}
+	s := &Settlement{}
+	d.mu.Lock() // the recorder writes what plan reads of d
+	ep.plan(s, d, time.Now().UnixMicro())
+	d.mu.Unlock()
+	if err := d.cfg.Ledger.Settle(ctx, s); err != nil {
+		return 0, fmt.Errorf("record what is dead: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, held := d.held[stream][row.ID]; held {
+		d.held[stream][row.ID] = ep.cursors[0].position
+	}
+	return n, nil
 }
 
 // flush waits until everything that has happened is recorded.

@@ -372,8 +372,11 @@ func (d *Daemon) expire(ctx context.Context, maxBytes int64, states map[string]r
 	for _, name := range slices.Sorted(maps.Keys(states)) {
 		for d.size > maxBytes/100*95 {
 			blocks, err := d.store.Blocks(ctx, name, 0, 4<<20)
-			if err != nil || len(blocks) == 0 {
+			if err != nil {
 				return err
+			}
+			if len(blocks) == 0 {
+				break
 			}
 			upTo := blocks[len(blocks)-1].Last
 			n, err := d.dispatcher.Expire(ctx, name, upTo)
