@@ -19,6 +19,8 @@ const (
 	walLimit = 16 << 20
 	// idleAfter is how long nothing is written before the -wal begins anew.
 	idleAfter = 5 * time.Second
+	// lookEvery is after how many commits the size of the -wal file is read.
+	lookEvery = 16
 )
 
 // operation is a change of the store that somebody waits for.
@@ -48,6 +50,7 @@ type writer struct {
 	streams map[string]*streamRow
 
 	packed   []byte // room for a record of successes
+	commits  int    // so far
 	emptied  bool   // nothing was written since the -wal was emptied
 	tryAfter time.Time
 }
@@ -317,8 +320,11 @@ func (w *writer) judge(step string) error {
 // boundWAL keeps the -wal file bounded under a load that never lets SQLite
 // start it anew: readers that overlap always leave one that needs it.
 func (w *writer) boundWAL() {
-	used := w.store.checkpoints.used.Load()
-	if w.conn == nil || used < walLimit && fileSize(w.store.path+"-wal") < 2*walLimit {
+	w.commits++
+	if w.conn == nil {
+		return
+	}
+	if w.store.checkpoints.used.Load() < walLimit && (w.commits%lookEvery != 0 || fileSize(w.store.path+"-wal") < 2*walLimit) {
 		return
 	}
 	if now := time.Now(); now.After(w.tryAfter) {
