@@ -31,9 +31,11 @@ type TableRead struct {
 	Publication string
 	// Columns are those needed besides the keys; nil is all.
 	Columns []string
+	// Key, when not nil, has the columns of [Snapshot.Key] as they have to be.
+	Key []string
 	// After is the key of the row to begin behind; nil begins with the first.
 	After [][]byte
-	// Keys, when not nil, are those of the rows to read, by primary key.
+	// Keys, when not nil, are those of the rows to read.
 	Keys [][][]byte
 }
 
@@ -134,12 +136,18 @@ func (r *reader) prepare(ctx context.Context, t TableRead) (*tableQuery, error) 
 	if table.Kind == 'p' {
 		only = ""
 	}
-	if _, err := r.conn.Exec(ctx, "LOCK TABLE "+only+quoteTable(t.Table)+" IN ACCESS SHARE MODE"); err != nil {
+	// Unlike LOCK TABLE it needs no right on columns that are not read.
+	if _, err := r.conn.Exec(ctx, "SELECT FROM "+only+quoteTable(t.Table)+" WHERE false"); err != nil {
 		return nil, r.readError(t, err)
 	}
-	key, err := r.key(ctx, table)
+	key, err := r.key(ctx, table.Table(), table.OID)
 	if err != nil {
 		return nil, err
+	}
+	if t.Key != nil && !slices.EqualFunc(key, t.Key, func(k keyColumn, name string) bool { return k.name == name }) {
+		return nil, &SetupError{
+			Summary: fmt.Sprintf("the key by which %s is read is not (%s) any more, as when the backfill began", t.Table, strings.Join(t.Key, ", ")), Detail: "begin a new backfill",
+		}
 	}
 	columns, filter, err := r.published(ctx, t, table)
 	if err != nil {
@@ -173,9 +181,6 @@ func (r *reader) prepare(ctx context.Context, t TableRead) (*tableQuery, error) 
 	q := &tableQuery{relation: rel, keys: len(key)}
 	var conditions, order []string
 	if t.After != nil {
-		if len(t.After) != len(key) {
-			return nil, &SetupError{Summary: fmt.Sprintf("the key of %s has other columns than when the backfill began", t.Table), Detail: "begin a new backfill"}
-		}
 		conditions = append(conditions, keyAfter(key, t.After))
 	}
 	if t.Keys != nil {
@@ -276,7 +281,7 @@ FROM (
     SELECT FROM unnest(i.indkey[0:i.indnkeyatts - 1]::int2[], i.indcollation[0:i.indnkeyatts - 1]::oid[]) AS k(attnum, coll)
     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
     WHERE NOT a.attnotnull OR a.attcollation <> k.coll)
-  ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1
+  ORDER BY i.indisreplident DESC, i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1
 ) i
 CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]::int2[], i.indclass[0:i.indnkeyatts - 1]::oid[]) WITH ORDINALITY AS k(attnum, opclass, n)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -289,25 +294,43 @@ CROSS JOIN LATERAL (
 GROUP BY k.n, a.attname, a.atttypid, a.atttypmod
 ORDER BY k.n`
 
-// key returns the columns by which the table is read: its primary key or a
-// unique index over columns that are not null.
-func (r *reader) key(ctx context.Context, table *relay.Table) ([]keyColumn, error) {
-	rows, err := r.conn.Query(ctx, keySQL, table.OID)
+// Key returns the columns of the key by which a table is read.
+func (s *Snapshot) Key(ctx context.Context, table relay.TableName) ([]string, error) {
+	tables, err := readTables(ctx, s.reader.conn, []relay.TableName{table})
 	if err != nil {
-		return nil, fmt.Errorf("read the key of %s: %w", table.Table(), err)
+		return nil, fmt.Errorf("read the table %s: %w", table, err)
+	}
+	if len(tables) == 0 {
+		return nil, &SetupError{Summary: fmt.Sprintf("the table %s does not exist", table)}
+	}
+	key, err := s.reader.key(ctx, table, tables[0].OID)
+	var names []string
+	for _, k := range key {
+		names = append(names, k.name)
+	}
+	return names, err
+}
+
+// key returns the columns by which the table is read: those of the index that is
+// its replica identity, of which the changes carry the old values, else of its
+// primary key, else of a unique index over columns that are not null.
+func (r *reader) key(ctx context.Context, table relay.TableName, oid uint32) ([]keyColumn, error) {
+	rows, err := r.conn.Query(ctx, keySQL, oid)
+	if err != nil {
+		return nil, fmt.Errorf("read the key of %s: %w", table, err)
 	}
 	key, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k keyColumn, err error) {
 		err = row.Scan(&k.name, &k.typ, &k.less, &k.equal, &k.greater)
 		return k, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the key of %s: %w", table.Table(), err)
+		return nil, fmt.Errorf("read the key of %s: %w", table, err)
 	}
 	if len(key) == 0 {
 		return nil, &SetupError{
-			Summary: fmt.Sprintf("the table %s has neither a primary key nor a unique index on columns that are NOT NULL", table.Table()),
+			Summary: fmt.Sprintf("the table %s has neither a primary key nor a unique index on columns that are NOT NULL", table),
 			Detail:  "a backfill reads a table by its key, since the place of a row in the table is not stable",
-			SQL:     []string{"ALTER TABLE " + quoteTable(table.Table()) + " ADD PRIMARY KEY (...);"},
+			SQL:     []string{"ALTER TABLE " + quoteTable(table) + " ADD PRIMARY KEY (...);"},
 		}
 	}
 	return key, nil
@@ -343,9 +366,7 @@ func keyAmong(key []keyColumn, keys [][][]byte) string {
 	for _, values := range keys {
 		var all []string
 		for i, k := range key {
-			if i < len(values) {
-				all = append(all, quoteIdent(k.name)+" "+k.equal+" "+quoteLiteral(string(values[i]))+"::"+k.typ)
-			}
+			all = append(all, quoteIdent(k.name)+" "+k.equal+" "+quoteLiteral(string(values[i]))+"::"+k.typ)
 		}
 		either = append(either, strings.Join(all, " AND "))
 	}

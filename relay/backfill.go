@@ -53,12 +53,17 @@ const (
 type BackfillProgress struct {
 	// Done are the tables that were read to their end.
 	Done []TableName `json:",omitempty"`
-	// After is the key of the last row read of the table under way, one text a
-	// column; nil is its beginning.
-	After [][]byte `json:",omitempty"`
-	// Again are keys of rows that may have been moved to where was read already,
-	// and whose values the server did not send whole: they are read once more.
-	Again []MovedRow `json:",omitempty"`
+	// Table is the one under way, Key has the columns of the key by which it is
+	// read, and After is the key of the last row read, one text a column. They are
+	// empty before its first row.
+	Table TableName `json:",omitzero"`
+	Key   []string  `json:",omitempty"`
+	After [][]byte  `json:",omitempty"`
+	// Moved are keys of rows of it that may have been moved to where was read
+	// already, and of which the events do not tell all: they are read once more.
+	// Lost says why they cannot be known; then the backfill fails.
+	Moved [][][]byte `json:",omitempty"`
+	Lost  string     `json:",omitempty"`
 	// Rows were read, and made so many Events. Estimate is about how many rows
 	// there were when it began, 0 when that is not known.
 	Rows, Events, Estimate int64
@@ -71,24 +76,32 @@ type BackfillProgress struct {
 	At int64
 }
 
-// MovedRow is a row whose key has changed.
-type MovedRow struct {
-	Table TableName
-	Key   [][]byte
-}
+// mostMoved bounds what the keys of moved rows may take, in bytes with so many for
+// each value.
+const (
+	mostMoved  = 1 << 20
+	valueBytes = 64
+)
 
-// mostMoved bounds how many of them wait to be read.
-const mostMoved = 10_000
+func sizeOfKey(key [][]byte) int {
+	n := 0
+	for _, v := range key {
+		n += valueBytes + len(v)
+	}
+	return n
+}
 
 func (p *BackfillProgress) clone() BackfillProgress {
 	c := *p
-	c.Done, c.Again = slices.Clone(p.Done), slices.Clone(p.Again)
-	c.After = make([][]byte, len(p.After))
-	for i := range p.After {
-		c.After[i] = slices.Clone(p.After[i])
-	}
-	if p.After == nil {
-		c.After = nil
+	c.Done, c.Key, c.Moved = slices.Clone(p.Done), slices.Clone(p.Key), slices.Clone(p.Moved)
+	c.After = cloneKey(p.After)
+	return c
+}
+
+func cloneKey(key [][]byte) [][]byte {
+	c := slices.Clone(key)
+	for i := range c {
+		c[i] = slices.Clone(c[i])
 	}
 	return c
 }
@@ -102,14 +115,14 @@ type BackfillUpdate struct {
 	Done bool
 }
 
-// Errors of a chunk. After all but ErrTooManyMoved another one may be tried.
+// Errors of a chunk. After all but ErrRowsLost another one may be tried.
 var (
 	// ErrPointPassed: the stream is past the point already, so the chunk has no
 	// place in it.
 	ErrPointPassed = errors.New("the stream has passed the snapshot's point")
-	// ErrTooManyMoved: so many keys were changed while the backfill waited that it
-	// cannot know which rows it lacks.
-	ErrTooManyMoved = errors.New("too many rows got another key while the backfill waited: begin it anew")
+	// ErrRowsLost: rows were moved in the table, and it cannot be known any more
+	// which ones.
+	ErrRowsLost = errors.New("which rows it lacks cannot be known any more")
 	// ErrRuleChanged: another rule is in force than the chunk was read for.
 	ErrRuleChanged = errors.New("the rules have changed")
 )
@@ -237,10 +250,13 @@ func (in *Ingest) Held() bool {
 // not pass its point until it is closed. One goroutine uses it.
 type Chunk struct {
 	in       *Ingest
-	rule     *Rule
+	rule     *Rule  // nil where nothing is read
+	name     string // of the rule
 	id       IDFacts
 	at       int64
 	progress BackfillProgress
+	// moved is the size of the keys in progress.Moved.
+	moved    int
 	backfill int64
 	done     bool
 	// dirty says that the progress is not handed to the store yet, stored counts
@@ -261,50 +277,91 @@ func (in *Ingest) Follow(b *Backfill) {
 		return
 	}
 	if in.follows == nil || in.follows.backfill != b.ID {
-		in.follows = &Chunk{in: in, rule: in.ruleOf(b.Rule), backfill: b.ID, progress: b.Progress.clone()}
+		in.follows = in.chunkOf(b)
 	}
 }
 
-// noteMoved notes an update that changed the key of a row and did not send all of
-// its values, or that the rule is not about: where the row was not read yet and is
-// moved to where was read, nobody was told what its event lacks. Tables without a
-// primary key are not noted.
-func (c *Chunk) noteMoved(u *Change) {
-	rel := u.Relation
-	if len(rel.PrimaryKey) == 0 || c.rule == nil || !slices.Contains(c.rule.Tables, rel.Table()) || len(c.progress.Again) > mostMoved {
+func (in *Ingest) chunkOf(b *Backfill) *Chunk {
+	c := &Chunk{in: in, name: b.Rule, backfill: b.ID, progress: b.Progress.clone()}
+	for _, key := range c.progress.Moved {
+		c.moved += sizeOfKey(key)
+	}
+	return c
+}
+
+// noteMoved notes an update that may have changed the key of a row of the table
+// under way, unless told: an event of the rule has all its values. Where the row
+// was not read yet and is moved to where was read, nobody has the rest.
+func (c *Chunk) noteMoved(u *Change, told bool) {
+	p := &c.progress
+	if p.Key == nil || p.Lost != "" || u.Relation.Table() != p.Table {
 		return
 	}
-	whole := !slices.ContainsFunc(u.New, func(v Value) bool { return v.State == Unknown })
-	if whole && c.rule.Ops.Has(Update) {
+	if told && !slices.ContainsFunc(u.New, func(v Value) bool { return v.State == Unknown }) {
 		return
 	}
-	moved := MovedRow{Table: rel.Table()}
-	same := true
-	for _, i := range rel.PrimaryKey {
-		same = same && u.Old != nil && u.Old[i].State == Known && string(u.Old[i].Text) == string(u.New[i].Text)
-		moved.Key = append(moved.Key, slices.Clone(u.New[i].Text))
-	}
-	if same {
+	key, unknown, moved := movedKey(u, p.Key)
+	if !moved {
 		return
 	}
-	c.progress.Again = append(c.progress.Again, moved)
+	p.Moved = append(p.Moved, key)
+	c.moved += sizeOfKey(key)
+	switch {
+	case unknown != "":
+		p.Lost = fmt.Sprintf("the key of a row of %[1]s changed, and the change does not carry %[2]q, which is part of the key by which the table is read: "+
+			"give the table a primary key, or a replica identity with this column, and begin anew", p.Table, unknown)
+	case c.moved > mostMoved:
+		p.Lost = fmt.Sprintf("the keys of %d rows of %s changed before a chunk could read them once more, and no more are remembered: begin anew when they stay as they are", len(p.Moved), p.Table)
+	}
+	if p.Lost != "" {
+		p.Moved = nil
+	}
 	c.dirty = true
 	c.in.next.chunk = c
 }
 
-// Again returns the rows to read once more. Call it after Wait; once they are
-// read, call ReadAgain with their number.
-func (c *Chunk) Again() []MovedRow {
+// movedKey returns the key of a row after an update, by the given columns,
+// and whether it may have changed. unknown is a column whose value is not known.
+func movedKey(u *Change, columns []string) (key [][]byte, unknown string, moved bool) {
+	for _, name := range columns {
+		var now, was Value
+		i := u.Relation.Column(name)
+		if i >= 0 {
+			now = u.New[i]
+		}
+		if i >= 0 && u.Old != nil {
+			was = u.Old[i]
+		}
+		switch {
+		case now.State == Known:
+			moved = moved || was.State != Known || string(was.Text) != string(now.Text)
+			key = append(key, slices.Clone(now.Text))
+		case was.State == Known: // it did not change
+			key = append(key, slices.Clone(was.Text))
+		default:
+			moved = moved || i < 0
+			unknown = name
+		}
+	}
+	return key, unknown, moved
+}
+
+// Moved returns the keys of rows to read once more, of the table under way. Call
+// it after Wait; once they are read, call ReadAgain with their number.
+func (c *Chunk) Moved() [][][]byte {
 	c.in.mu.Lock()
 	defer c.in.mu.Unlock()
-	return slices.Clone(c.progress.Again)
+	return slices.Clone(c.progress.Moved)
 }
 
 // ReadAgain notes that the first n rows were read once more.
 func (c *Chunk) ReadAgain(n int) {
 	c.in.mu.Lock()
 	defer c.in.mu.Unlock()
-	c.progress.Again = slices.Delete(c.progress.Again, 0, n)
+	for _, key := range c.progress.Moved[:n] {
+		c.moved -= sizeOfKey(key)
+	}
+	c.progress.Moved = slices.Delete(c.progress.Moved, 0, n)
 	c.place()
 }
 
@@ -312,7 +369,7 @@ func (c *Chunk) ReadAgain(n int) {
 // made at the given time (microseconds since the Unix epoch). rule is what the
 // rows will be read for. The stream is kept from passing the point until the
 // chunk is closed, also when it is not there yet: [Chunk.Wait] waits for that.
-// The error is ErrPointPassed or ErrRuleChanged, and then the gate is open.
+// The error is one of those above, and then the gate is open.
 func (in *Ingest) NewChunk(b *Backfill, rule *Rule, point LSN, at int64) (*Chunk, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -325,12 +382,13 @@ func (in *Ingest) NewChunk(b *Backfill, rule *Rule, point LSN, at int64) (*Chunk
 	if err := in.moveGate(point); err != nil {
 		return nil, err
 	}
-	c := &Chunk{in: in, rule: rule, at: at, backfill: b.ID, progress: b.Progress.clone()}
+	c := in.chunkOf(b)
+	c.rule, c.at = rule, at
 	if f := in.follows; f != nil && f.backfill == b.ID {
-		c.progress.Again = slices.Clone(f.progress.Again)
+		c.progress.Moved, c.moved, c.progress.Lost = slices.Clone(f.progress.Moved), f.moved, f.progress.Lost
 	}
-	if len(c.progress.Again) > mostMoved {
-		return nil, errors.Join(ErrTooManyMoved, in.moveGate(0))
+	if why := c.progress.Lost; why != "" {
+		return nil, errors.Join(fmt.Errorf("%w: %s", ErrRowsLost, why), in.moveGate(0))
 	}
 	in.follows = c
 	if c.progress.Point != point {
@@ -364,6 +422,17 @@ func (in *Ingest) ruleOf(name string) *Rule {
 // Wait waits until the stream stands at the chunk's point.
 func (c *Chunk) Wait(ctx context.Context) error {
 	return c.in.await(ctx, func() (bool, error) { return c.in.standsAt(c.progress.Point), nil })
+}
+
+// Table begins or goes on with a table, which is read by the given columns.
+func (c *Chunk) Table(table TableName, key []string) {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	p := &c.progress
+	if p.Table != table {
+		p.After, p.Moved, c.moved = nil, nil, 0
+	}
+	p.Table, p.Key = table, key
 }
 
 // Read judges one row and adds what the rule makes of it to the log. key is the
@@ -431,8 +500,9 @@ func (c *Chunk) EndTable(table TableName, last bool) {
 	in := c.in
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	c.progress.Done = append(c.progress.Done, table)
-	c.progress.After = nil
+	p := &c.progress
+	p.Done = append(p.Done, table)
+	p.Table, p.Key, p.After = TableName{}, nil, nil
 	c.done = last
 	c.place()
 	if last {

@@ -28,7 +28,7 @@ func keyedRow(id string, big relay.ValueState) relay.Row {
 func TestBackfill_ARowMovesInAHalfStoredTransaction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{reading("a")}}
-		b := relay.Backfill{Source: "shop", Rule: "a"}
+		b := relay.Backfill{Source: "shop", Rule: "a", Progress: underWay(keyedTable)}
 		check(t, s.store.AddBackfill(t.Context(), &b))
 		in := s.open(t)
 		in.Follow(&b)
@@ -149,31 +149,5 @@ func TestIngest_APlaceIsNotThatOfAnotherSet(t *testing.T) {
 		if got := w.in.Rules().Rules()[0].Hash; got != "b2" {
 			t.Errorf("after the place of set 1 the set %s judges, whose own place has not come", got)
 		}
-	})
-}
-
-// A rule that makes nothing of the update that moves a row.
-func TestBackfill_ARowMovesByAnUpdateTheRuleIsNotAbout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := reading("a")
-		r.Ops = relay.OpsOf(relay.Insert, relay.Read) // others publish updates
-		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{r, rule("u")}}
-		b := relay.Backfill{Source: "shop", Rule: "a"}
-		check(t, s.store.AddBackfill(t.Context(), &b))
-		in := s.open(t)
-		defer runIngest(t, in)()
-		in.Follow(&b)
-		x := relay.Tx{XID: 1, CommitLSN: 96}
-		check(t, in.Begin(&x))
-		check(t, in.Change(&relay.Change{Op: relay.Update, Relation: keyedTable, Old: keyedRow("9", relay.Unknown), New: keyedRow("1", relay.Null), Tx: &x}))
-		check(t, in.Commit(&x, 104))
-		check(t, in.Idle(200))
-		c, err := in.NewChunk(&b, r, 200, 1)
-		check(t, err)
-		if len(c.Again()) != 1 {
-			t.Errorf("the row moved to where was read already, and nobody is told of it")
-		}
-		_, err = c.Close(t.Context(), false)
-		check(t, err)
 	})
 }

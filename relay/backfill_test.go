@@ -183,6 +183,11 @@ func TestChunk_AStreamThatHasPassedHasNoPlaceForIt(t *testing.T) {
 	})
 }
 
+// underWay is the progress of a backfill that has read some of the table, by id.
+func underWay(table *relay.Relation) relay.BackfillProgress {
+	return relay.BackfillProgress{Table: table.Table(), Key: []string{"id"}, After: [][]byte{[]byte("3")}}
+}
+
 func TestBackfill_NotesRowsThatMoveWithoutAllTheirValues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := &relay.Relation{
@@ -194,7 +199,7 @@ func TestBackfill_NotesRowsThatMoveWithoutAllTheirValues(t *testing.T) {
 		}
 		r := reading("a")
 		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{r}}
-		b := relay.Backfill{Source: "shop", Rule: "a"}
+		b := relay.Backfill{Source: "shop", Rule: "a", Progress: underWay(table)}
 		check(t, s.store.AddBackfill(t.Context(), &b))
 		in := s.open(t)
 		in.Follow(&b)
@@ -221,15 +226,15 @@ func TestBackfill_NotesRowsThatMoveWithoutAllTheirValues(t *testing.T) {
 		check(t, err)
 		check(t, in.Idle(200))
 		check(t, c.Wait(t.Context()))
-		again := c.Again()
-		if len(again) != 1 || again[0].Table != table.Table() || string(again[0].Key[0]) != "5" {
+		again := c.Moved()
+		if len(again) != 1 || string(again[0][0]) != "5" {
 			t.Fatalf("to read once more: %q", again)
 		}
 		check(t, c.Read(t.Context(), table, row("5", relay.Null), nil))
 		c.ReadAgain(1)
 		p, err := c.Close(t.Context(), false)
 		check(t, err)
-		if len(p.Again) != 0 || p.After != nil || p.Rows != 1 {
+		if len(p.Moved) != 0 || string(p.After[0]) != "3" || p.Rows != 1 {
 			t.Errorf("progress %+v", p)
 		}
 	})

@@ -98,6 +98,8 @@ type Ingest struct {
 	// handed is the chunk whose progress is in the append being stored, follows the
 	// last one of the backfill under way.
 	handed, follows *Chunk
+	// told says that the rule of the backfill has made an event of the change.
+	told bool
 	// broken is why a message that waited for the gate stops the source.
 	broken error
 
@@ -312,14 +314,16 @@ func (in *Ingest) Change(c *Change) error {
 	if t.changes <= t.resume {
 		return nil
 	}
-	if c.Op == Update && in.follows != nil {
-		in.follows.noteMoved(c)
-	}
 	f := IDFacts{
 		SystemID: in.cfg.SystemID, CommitLSN: c.Tx.CommitLSN, XID: c.Tx.XID, CommitTime: c.Tx.CommitTime,
 		Kind: c.Op, ChangeLSN: c.LSN, Ordinal: c.Ordinal,
 	}
-	if err := in.judge(c, &f, c.Tx.CommitTime, &t.events); err != nil {
+	in.told = false
+	err := in.judge(c, &f, c.Tx.CommitTime, &t.events)
+	if c.Op == Update && in.follows != nil {
+		in.follows.noteMoved(c, in.told)
+	}
+	if err != nil {
 		return err
 	}
 	if in.next.bytes+in.next.builder.Len() >= chunkBytes {
@@ -428,6 +432,7 @@ func (in *Ingest) judge(c *Change, f *IDFacts, at int64, index *uint32) error {
 		stats.inRow = 0
 		stats.Matched.Add(1)
 		stats.LastMatch.Store(at)
+		in.told = in.told || in.follows != nil && in.follows.name == rule.Name && d.Len() > 0
 		for i := range d.Len() {
 			f.Item = uint32(i)
 			in.add(c, rule, d.At(i), f, at, *index)

@@ -296,7 +296,7 @@ func (b *backfiller) work(ctx context.Context, in *relay.Ingest, snaps *cdc.Snap
 			if passed++; passed > 10 {
 				return err
 			}
-		case lasting(err), errors.Is(err, relay.ErrTooManyMoved):
+		case lasting(err), errors.Is(err, relay.ErrRowsLost):
 			in.Follow(nil)
 			return b.fail(ctx, job, err)
 		default:

@@ -27,9 +27,13 @@ func (b *backfiller) rule(in *relay.Ingest, job *relay.Backfill) (*relay.Rule, e
 	return rule, nil
 }
 
-// left returns the tables that are not read to their end.
+// left returns the tables that are not read to their end, the one under way first.
 func left(rule *relay.Rule, p *relay.BackfillProgress) []relay.TableName {
-	return slices.DeleteFunc(slices.Clone(rule.Tables), func(t relay.TableName) bool { return slices.Contains(p.Done, t) })
+	tables := slices.DeleteFunc(slices.Clone(rule.Tables), func(t relay.TableName) bool { return slices.Contains(p.Done, t) })
+	if i := slices.Index(tables, p.Table); i > 0 {
+		tables[0], tables[i] = tables[i], tables[0]
+	}
+	return tables
 }
 
 // tableRead says how a table is read for the rule.
@@ -111,14 +115,20 @@ func (b *backfiller) take(ctx context.Context, in *relay.Ingest, snaps *cdc.Snap
 // read reads rows within the limits, from where the backfill is. It returns true
 // when nothing is left.
 func (b *backfiller) read(ctx context.Context, chunk *relay.Chunk, snap *cdc.Snapshot, rule *relay.Rule, job *relay.Backfill, limits cdc.ReadLimits) (done bool, err error) {
-	if err := b.readAgain(ctx, chunk, snap, rule, job); err != nil {
-		return false, readingError(err)
-	}
 	tables := left(rule, &job.Progress)
 	for i, table := range tables {
 		t := tableRead(rule, table, job.Where, b.cfg.publication)
-		if i == 0 {
-			t.After = job.Progress.After
+		if table == job.Progress.Table {
+			t.Key, t.After = job.Progress.Key, job.Progress.After
+		}
+		if t.Key == nil {
+			if t.Key, err = snap.Key(ctx, table); err != nil {
+				return false, readingError(err)
+			}
+		}
+		chunk.Table(table, t.Key)
+		if err := readAgain(ctx, chunk, snap, t); err != nil {
+			return false, readingError(err)
 		}
 		rows := 0
 		end, err := snap.Read(ctx, t, limits, func(rel *relay.Relation, row relay.Row, key [][]byte) error {
@@ -145,22 +155,18 @@ func (b *backfiller) read(ctx context.Context, chunk *relay.Chunk, snap *cdc.Sna
 // againAtOnce is how many rows are looked up in one query.
 const againAtOnce = 500
 
-// readAgain reads rows once more whose key was changed.
-func (b *backfiller) readAgain(ctx context.Context, chunk *relay.Chunk, snap *cdc.Snapshot, rule *relay.Rule, job *relay.Backfill) error {
-	for rows := chunk.Again(); len(rows) > 0; rows = chunk.Again() {
-		t := tableRead(rule, rows[0].Table, job.Where, b.cfg.publication)
-		n := 0
-		for n < min(len(rows), againAtOnce) && rows[n].Table == rows[0].Table {
-			t.Keys = append(t.Keys, rows[n].Key)
-			n++
-		}
+// readAgain reads rows of the table under way once more whose key was changed.
+func readAgain(ctx context.Context, chunk *relay.Chunk, snap *cdc.Snapshot, t cdc.TableRead) error {
+	t.After = nil
+	for keys := chunk.Moved(); len(keys) > 0; keys = chunk.Moved() {
+		t.Keys = keys[:min(len(keys), againAtOnce)]
 		_, err := snap.Read(ctx, t, cdc.ReadLimits{}, func(rel *relay.Relation, row relay.Row, _ [][]byte) error {
 			return chunk.Read(ctx, rel, row, nil)
 		})
 		if err != nil {
 			return err
 		}
-		chunk.ReadAgain(n)
+		chunk.ReadAgain(len(t.Keys))
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ func testKeepsBackfills(t *testing.T, s Store) {
 	same(t, "backfills", got[[]relay.Backfill](t)(s.Backfills(ctx(t))), []relay.Backfill{a, b})
 
 	a.Progress = relay.BackfillProgress{
-		Done: []relay.TableName{{Schema: "public", Name: "orders"}}, After: [][]byte{[]byte("1"), {0xff, 0}}, Again: []relay.MovedRow{{Table: relay.TableName{Schema: "s", Name: "t"}, Key: [][]byte{[]byte("k")}}}, Rows: 3, Events: 2, Estimate: 9, Point: 99, Row: 3, Index: 2, At: 11,
+		Done: []relay.TableName{{Schema: "public", Name: "orders"}}, Table: relay.TableName{Schema: "s", Name: "t"}, Key: []string{"a", "b"}, After: [][]byte{[]byte("1"), {0xff, 0}}, Moved: [][][]byte{{[]byte("k"), {}}}, Lost: "why", Rows: 3, Events: 2, Estimate: 9, Point: 99, Row: 3, Index: 2, At: 11,
 	}
 	must(t, s.Append(ctx(t), &relay.Append{
 		Stream: shop, Blocks: []*relay.Block{block(shop, 1, 2)}, Head: 2, Tail: 2, Backfill: &relay.BackfillUpdate{ID: a.ID, Progress: a.Progress},
