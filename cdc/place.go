@@ -19,17 +19,27 @@ const (
 	markTimeout = 30 * time.Second
 )
 
-// MarkRules writes the message that marks the place of a rule set into the WAL,
-// in a transaction of its own: the set judges what commits after it. It writes
+// RulesMark is the message that marks the place of a rule set in the WAL, in a
+// transaction of its own: the set judges what commits after it. It writes
 // nothing else and needs no right but to connect.
 //
 // A transaction that is under way meanwhile commits after the place and is
 // judged by the set as a whole. It must not have changed a table before the
 // publication had it. EnsurePublication sees to that, because it waits for the
 // writers of a table while it holds its lock; where somebody else altered the
-// publication, writers makes MarkRules wait until every transaction that is
-// under way now has ended. When one does not for a while, the error is temporary.
-func MarkRules(ctx context.Context, url relay.Secret, id string, writers bool) error {
+// publication, Writers makes Write wait until every transaction has ended that
+// was under way when it was first called.
+type RulesMark struct {
+	ID      string
+	Writers bool
+
+	newest int64 // the first transaction that need not be waited for, 0 before it is known
+}
+
+// Write writes the message. Where transactions that it waits for do not end for
+// a while the error is temporary; the next call waits for the same ones, so that
+// others may go on to overlap for ever.
+func (m *RulesMark) Write(ctx context.Context, url relay.Secret) error {
 	ctx, cancel := context.WithTimeout(ctx, markTimeout)
 	defer cancel()
 	conn, err := connect(ctx, url, "rules", SessionOptions)
@@ -37,12 +47,12 @@ func MarkRules(ctx context.Context, url relay.Secret, id string, writers bool) e
 		return err
 	}
 	defer disconnect(conn)
-	if writers {
-		if err := awaitWriters(ctx, conn); err != nil {
+	if m.Writers {
+		if err := m.awaitWriters(ctx, conn); err != nil {
 			return err
 		}
 	}
-	if _, err := conn.Exec(ctx, "SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::text)", relay.RulesPrefix, id); err != nil {
+	if _, err := conn.Exec(ctx, "SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::text)", relay.RulesPrefix, m.ID); err != nil {
 		return fmt.Errorf("mark the place of the rules: %w", err)
 	}
 	return nil
@@ -53,18 +63,20 @@ const (
 	sqlOldestWriter = `SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint`
 )
 
-// awaitWriters waits until every transaction has ended that has written
-// something by now, also a prepared one.
-func awaitWriters(ctx context.Context, conn *pgx.Conn) error {
-	var newest, oldest int64
-	if err := conn.QueryRow(ctx, sqlNewestWriter).Scan(&newest); err != nil {
-		return fmt.Errorf("wait for writers: %w", err)
+// awaitWriters waits until every transaction has ended that had written
+// something when it was first called, also a prepared one.
+func (m *RulesMark) awaitWriters(ctx context.Context, conn *pgx.Conn) error {
+	if m.newest == 0 {
+		if err := conn.QueryRow(ctx, sqlNewestWriter).Scan(&m.newest); err != nil {
+			return fmt.Errorf("wait for writers: %w", err)
+		}
 	}
+	var oldest int64
 	for began := time.Now(); ; {
 		if err := conn.QueryRow(ctx, sqlOldestWriter).Scan(&oldest); err != nil {
 			return fmt.Errorf("wait for writers: %w", err)
 		}
-		if oldest >= newest {
+		if oldest >= m.newest {
 			return nil
 		}
 		if time.Since(began) > writersWait {
@@ -125,11 +137,11 @@ func ShrinkPublication(ctx context.Context, url relay.Secret, name string, once,
 	if err != nil || pub == nil {
 		return nil, err
 	}
-	for _, sql := range pub.shrink(name, once, now) {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return done, fmt.Errorf("shrink publication %s: %w", name, err)
-		}
-		done = append(done, sql)
+	if done = pub.shrink(name, once, now); len(done) == 0 {
+		return nil, nil
+	}
+	if err := changePublication(ctx, conn, done); err != nil {
+		return nil, fmt.Errorf("shrink publication %s: %w", name, err)
 	}
 	return done, nil
 }

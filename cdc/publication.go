@@ -19,6 +19,8 @@ import (
 const (
 	lockTries = 6
 	lockWait  = "2s"
+
+	setLockTimeout = "SET LOCAL lock_timeout = '" + lockWait + "'"
 )
 
 // Want is what the rules of a source need of its publication.
@@ -26,8 +28,10 @@ type Want struct {
 	// Tables are those that rules name, with the columns the rules read of each.
 	Tables []relay.TableColumns
 	Ops    relay.Ops
-	// Least has the publication send nothing that no rule needs: no other table,
-	// and of each table only the columns that rules read, its replica identity and
+	// Keep are tables that stay as they are where the publication has them.
+	Keep []relay.TableName
+	// Least has the publication send nothing that no rule needs: no other table than
+	// those of Keep, and of each table only the columns that rules read, its replica identity and
 	// its primary key, which default keys are made of. It needs PostgreSQL 15.
 	Least bool
 }
@@ -45,8 +49,8 @@ type Want struct {
 //
 // A table or column is added under a lock that waits for the writers already
 // under way, because what they wrote before would be missing and what they
-// write afterwards would not. When the lock cannot be had for a while, the error
-// is temporary.
+// write afterwards would not. A list that only narrows waits for no writer. When
+// a lock cannot be had for a while, the error is temporary.
 func EnsurePublication(ctx context.Context, url relay.Secret, name string, want Want) (done []string, err error) {
 	conn, err := connect(ctx, url, "publication", SessionOptions)
 	if err != nil {
@@ -65,7 +69,7 @@ func EnsurePublication(ctx context.Context, url relay.Secret, name string, want 
 	}
 	pauses := backoff.NewExponentialBackOff(backoff.WithInitialInterval(500 * time.Millisecond))
 	err = backoff.Retry(func() error {
-		err := changePublication(ctx, conn, plan)
+		err := changePublication(ctx, conn, slices.Concat(plan.lock, plan.statements))
 		if err != nil && sqlState(err) != codeLockNotAvailable {
 			return backoff.Permanent(err)
 		}
@@ -77,9 +81,12 @@ func EnsurePublication(ctx context.Context, url relay.Secret, name string, want 
 	return plan.statements, nil
 }
 
-func changePublication(ctx context.Context, conn *pgx.Conn, plan *publicationPlan) error {
+// changePublication runs the statements in one transaction. They lock their
+// tables against other DDL, and against VACUUM and CREATE INDEX CONCURRENTLY,
+// which can take hours.
+func changePublication(ctx context.Context, conn *pgx.Conn, statements []string) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		for _, sql := range slices.Concat(plan.lock, plan.statements) {
+		for _, sql := range slices.Concat([]string{setLockTimeout}, statements) {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return err
 			}
@@ -92,7 +99,7 @@ func publicationError(name string, plan *publicationPlan, err error) error {
 	switch sqlState(err) {
 	case codeLockNotAvailable:
 		return &temporaryError{err: err, msg: fmt.Sprintf(
-			"extend publication %s: transactions that write to its tables stay open; it was tried %d times for %s", name, lockTries, lockWait)}
+			"change publication %s: a lock on its tables is not to be had, because transactions that write to them stay open, or DDL, VACUUM or CREATE INDEX runs; it was tried %d times for %s", name, lockTries, lockWait)}
 	case codePrivilege:
 		return &SetupError{
 			Summary: fmt.Sprintf("the role may not change the publication %q", name),

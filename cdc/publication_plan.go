@@ -136,14 +136,15 @@ func planPublication(name, user string, version int, pub *PublicationState, tabl
 		}
 		p.statements = []string{createPublication(name, tables, p.tables, ops)}
 	} else {
-		p.alter(pub, tables, want.Least)
+		p.alter(pub, tables, want)
 	}
 	p.rights = lacking(user, pub, tables, p)
 	return p, nil
 }
 
 // alter plans the change of a publication that exists.
-func (p *publicationPlan) alter(pub *PublicationState, tables []publishable, least bool) {
+func (p *publicationPlan) alter(pub *PublicationState, tables []publishable, want Want) {
+	least := want.Least
 	set := "ALTER PUBLICATION " + quoteIdent(p.name) + " "
 	for i := range tables {
 		if t := &tables[i]; !pub.ViaRoot && t.kind == 'p' {
@@ -188,7 +189,9 @@ func (p *publicationPlan) alter(pub *PublicationState, tables []publishable, lea
 		}
 		if next.change != tableKept {
 			add = append(add, t.sql()+columnList(next.Columns)+rowFilter(filter))
-			locked = append(locked, t.sql())
+			if member == nil || !covers(member.Columns, next.Columns) {
+				locked = append(locked, t.sql()) // a list that only narrows takes nothing from a writer
+			}
 		}
 		p.tables = append(p.tables, next)
 	}
@@ -198,7 +201,7 @@ func (p *publicationPlan) alter(pub *PublicationState, tables []publishable, lea
 			continue
 		}
 		kept := plannedTable{TableName: m.TableName, Columns: m.Columns}
-		if least {
+		if least && !slices.Contains(want.Keep, m.TableName) {
 			kept.change = tableDropped
 			drop = append(drop, quoteTable(m.TableName))
 		}
@@ -214,7 +217,7 @@ func (p *publicationPlan) alter(pub *PublicationState, tables []publishable, lea
 	}
 	if slices.Sort(locked); len(p.statements) > 0 && len(locked) > 0 {
 		p.lock = []string{
-			"SET LOCAL lock_timeout = '" + lockWait + "'",
+			setLockTimeout,
 			"LOCK TABLE " + strings.Join(slices.Compact(locked), ", ") + " IN SHARE ROW EXCLUSIVE MODE",
 		}
 	}
@@ -263,6 +266,11 @@ func sameColumns(a, b []string) bool {
 		return (a == nil) == (b == nil)
 	}
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// covers reports whether the list has all columns of next; nil is all columns.
+func covers(list, next []string) bool {
+	return list == nil || next != nil && !slices.ContainsFunc(next, func(c string) bool { return !slices.Contains(list, c) })
 }
 
 func opList(ops relay.Ops) string {

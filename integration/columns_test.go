@@ -3,6 +3,7 @@ package integration_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,12 +18,84 @@ import (
 	"github.com/rowhook/rowhook/relay/api"
 )
 
-// wire is a proxy before PostgreSQL that remembers every byte that leaves it.
+// wire is a proxy before PostgreSQL that remembers every byte that leaves it, and that can stop the
+// conversation at a moment.
 type wire struct {
 	URL string
 
-	mu   sync.Mutex
-	left bytes.Buffer
+	mu     sync.Mutex
+	left   bytes.Buffer
+	moment *moment
+	frozen chan struct{} // nil: everything passes
+	sprung chan struct{}
+}
+
+// moment is when the client has asked and the server answers, on one connection; without an answer,
+// when the client asks.
+type moment struct{ asked, answered string }
+
+// carried is a connection, with the end of what each side has said last.
+type carried struct {
+	asked bool
+	said  map[bool][]byte
+}
+
+var errFrozen = errors.New("the moment has come, and the client is gone")
+
+// stopAt stops everything at the moment: what makes it does not pass. The channel is closed then.
+func (w *wire) stopAt(m moment) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.moment, w.sprung = &m, make(chan struct{})
+	return w.sprung
+}
+
+// goOn ends the connections that were stopped and lets others pass.
+func (w *wire) goOn() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.frozen)
+	w.frozen = nil
+}
+
+// pass looks at what one side says, and waits where the moment has come.
+func (w *wire) pass(c *carried, byServer bool, p []byte) error {
+	w.mu.Lock()
+	if byServer {
+		w.left.Write(p)
+	}
+	text := append(c.said[byServer], p...)
+	c.said[byServer] = bytes.Clone(text[max(0, len(text)-64):])
+	if m := w.moment; m != nil {
+		c.asked = c.asked || m.asked == "" || !byServer && bytes.Contains(text, []byte(m.asked))
+		if c.asked && (m.answered == "" || byServer && bytes.Contains(text, []byte(m.answered))) {
+			w.moment, w.frozen = nil, make(chan struct{})
+			close(w.sprung)
+		}
+	}
+	frozen := w.frozen
+	w.mu.Unlock()
+	if frozen == nil {
+		return nil
+	}
+	<-frozen
+	return errFrozen
+}
+
+// passing is the side of a connection that is written to.
+type passing struct {
+	io.Writer
+	wire     *wire
+	conn     *carried
+	byServer bool
+}
+
+// Write implements io.Writer.
+func (p *passing) Write(b []byte) (int, error) {
+	if err := p.wire.pass(p.conn, p.byServer, b); err != nil {
+		return 0, err
+	}
+	return p.Writer.Write(b)
 }
 
 func newWire(t *testing.T, database string) *wire {
@@ -65,24 +138,18 @@ func (w *wire) carry(ctx context.Context, client net.Conn, address string) {
 		return
 	}
 	end := func() { _, _ = client.Close(), server.Close() }
+	conn := &carried{said: map[bool][]byte{}}
 	defer context.AfterFunc(ctx, end)()
 	var both sync.WaitGroup
 	both.Go(func() {
 		defer end()
-		_, _ = io.Copy(server, client)
+		_, _ = io.Copy(&passing{server, w, conn, false}, client)
 	})
 	both.Go(func() {
 		defer end()
-		_, _ = io.Copy(io.MultiWriter(w, client), server)
+		_, _ = io.Copy(&passing{client, w, conn, true}, server)
 	})
 	both.Wait()
-}
-
-// Write implements io.Writer.
-func (w *wire) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.left.Write(p)
 }
 
 // saw reports whether the text has left the database since the last forget.

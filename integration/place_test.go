@@ -71,6 +71,22 @@ func TestPlace(t *testing.T) {
 // the tables before and after a moment, so that it is under way when a publication is altered.
 func writers(s *shop, names ...string) (stop func() int) {
 	s.t.Helper()
+	return writing(s, func(id int) string {
+		sql := fmt.Sprintf("INSERT INTO items VALUES (%d, 'x');", id)
+		for i, n := range names {
+			if i == len(names)/2 {
+				sql += "SELECT pg_sleep(0.02);"
+			}
+			sql += fmt.Sprintf("INSERT INTO %s VALUES (%d);", n, id)
+		}
+		return sql
+	})
+}
+
+// writing runs transactions with the statements for ids from 1000 on until it is stopped; then it
+// returns how many there were.
+func writing(s *shop, statements func(id int) string) (stop func() int) {
+	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -87,15 +103,8 @@ func writers(s *shop, names ...string) (stop func() int) {
 				id := next
 				next++
 				mu.Unlock()
-				sql := fmt.Sprintf("BEGIN; INSERT INTO items VALUES (%d, 'x');", id)
-				for i, n := range names {
-					if i == len(names)/2 {
-						sql += "SELECT pg_sleep(0.02);"
-					}
-					sql += fmt.Sprintf("INSERT INTO %s VALUES (%d);", n, id)
-				}
 				// A transaction that began is committed.
-				if _, err := conn.PgConn().Exec(context.WithoutCancel(ctx), sql+"COMMIT").ReadAll(); err != nil {
+				if _, err := conn.PgConn().Exec(context.WithoutCancel(ctx), "BEGIN;"+statements(id)+"COMMIT").ReadAll(); err != nil {
 					s.t.Errorf("write %d: %v", id, err)
 					return
 				}

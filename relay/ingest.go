@@ -366,11 +366,11 @@ func (in *Ingest) single(c *Change) error {
 }
 
 // lacking returns an error when the change does not carry a column that a rule
-// about it reads.
+// about it reads, and that stays in force.
 func (in *Ingest) lacking(c *Change) error {
 	for _, b := range in.programs.of(c) {
 		rule := b.rule
-		if _, ok := errors.AsType[*MissingColumnError](b.err); ok && rule.Ops.Has(c.Op) {
+		if _, ok := errors.AsType[*MissingColumnError](b.err); ok && rule.Ops.Has(c.Op) && !in.leaving(rule) {
 			return &NotSentError{Rule: rule.Name, LSN: c.LSN, Err: b.err}
 		}
 	}
@@ -639,7 +639,7 @@ type NotSentError struct {
 }
 
 func (e *NotSentError) Error() string {
-	return fmt.Sprintf("the change at %s does not carry a column that the rule %q reads: %v. The publication did not list it then, because somebody altered it. What was written meanwhile has to be given up with a checkpoint reset", e.LSN, e.Rule, e.Err)
+	return fmt.Sprintf("the change at %s does not carry a column that the rule %q reads: %v. Either somebody altered the publication, which did not list it then, or the column has got another name. Correct the rule and reload: what was written before becomes dead letters, which the corrected rule can judge (rowhook events retry-failures). Or give up what was written meanwhile with a checkpoint reset", e.LSN, e.Rule, e.Err)
 }
 
 func (e *NotSentError) Unwrap() error { return e.Err }

@@ -30,6 +30,10 @@ import (
 // transaction under way at the place commits after it, and is judged by the new
 // set as a whole.
 
+// narrowPatience bounds how long it is tried to take something out of a
+// publication while a reload may wait for that to end; then it is tried later.
+const narrowPatience = 5 * time.Second
+
 // placing is the rules a session starts with.
 type placing struct {
 	rules   *relay.RuleSet
@@ -160,17 +164,13 @@ func (s *source) place(ctx context.Context, sv *cdc.ServerState, from relay.LSN,
 	}
 	// The same message again does no harm when the first was written after all:
 	// the first one that is read is the place.
-	s.unmarked = &mark{id: rec.ID, writers: !grown}
+	if s.unmarked == nil || s.unmarked.ID != rec.ID {
+		s.unmarked = &cdc.RulesMark{ID: rec.ID, Writers: !grown}
+	}
 	if err := s.mark(ctx); err != nil && !temporary(err) {
 		return placing{}, err
 	}
 	return p, nil
-}
-
-// mark is the message of a place that is to be written.
-type mark struct {
-	id      string
-	writers bool
 }
 
 // mark writes the message of the last place, if it is not written yet. The
@@ -180,12 +180,12 @@ func (s *source) mark(ctx context.Context) error {
 	if m == nil {
 		return nil
 	}
-	if err := cdc.MarkRules(ctx, s.cfg.URL, m.id, m.writers); err != nil {
+	if err := m.Write(ctx, s.cfg.URL); err != nil {
 		s.log.Warn("the place of the rules is not marked yet, it will be tried again", "err", err)
 		return err
 	}
 	s.unmarked = nil
-	s.log.Info("the rules take effect at their place in the stream", "id", m.id)
+	s.log.Info("the rules take effect at their place in the stream", "id", m.ID)
 	return nil
 }
 
@@ -250,6 +250,25 @@ func (s *source) grow(ctx context.Context, sv *cdc.ServerState, next relay.Needs
 	return len(done) > 0 || !s.grows(inForce.Needs, next), done, err
 }
 
+// ungrow takes back what grow did for rules that are not loaded after all,
+// because the reload is refused. had is the publication before.
+func (s *source) ungrow(ctx context.Context, had *cdc.PublicationState, next relay.Needs) error {
+	s.placing.Lock()
+	defer s.placing.Unlock()
+	inForce, waiting, err := s.records(ctx)
+	if err != nil || inForce == nil || had == nil {
+		return err
+	}
+	needs := all(waiting).Union(inForce.Needs)
+	keep := needs
+	if s.cfg.Columns != config.ColumnsRules {
+		for _, m := range had.Members { // whoever put it in
+			keep = keep.Union(relay.Needs{{Table: m.TableName}})
+		}
+	}
+	return s.narrow(ctx, needs.Union(next), keep)
+}
+
 // shrink takes out of the publication what no rule set needs any more: the
 // sets before the one in force have judged all they are to judge, and that is
 // in the log.
@@ -265,25 +284,30 @@ func (s *source) shrink(ctx context.Context) error {
 	if err := s.readGaps(ctx); err != nil { // a place may end one
 		return err
 	}
-	if !s.cfg.Manage || len(records) < 2 {
+	if !s.cfg.Manage || len(records) < 2 || inForce == nil {
 		return nil
 	}
-	if inForce == nil {
-		return nil
-	}
-	needs := all(waiting).Union(inForce.Needs)
+	return s.narrow(ctx, all(records), all(waiting).Union(inForce.Needs))
+}
+
+// narrow has the publication send no more of what was needed once than what is
+// needed now. The caller holds s.placing.
+func (s *source) narrow(ctx context.Context, once, now relay.Needs) error {
+	ctx, cancel := context.WithTimeout(ctx, narrowPatience)
+	defer cancel()
 	if s.cfg.Columns == config.ColumnsRules {
-		_, err := s.publish(ctx, nil, nil, needs)
-		return err
+		if _, err := s.publish(ctx, nil, nil, now); err != nil {
+			return err
+		}
 	}
-	if once := all(records); needs.Cover(once) {
+	if now.Cover(once) {
 		return nil
-	} else if done, err := cdc.ShrinkPublication(ctx, s.cfg.URL, s.cfg.Publication, once, needs); err != nil {
-		return err
-	} else if len(done) > 0 {
+	}
+	done, err := cdc.ShrinkPublication(ctx, s.cfg.URL, s.cfg.Publication, once, now)
+	if len(done) > 0 {
 		s.log.Info("publication shrunk, no rules in force need what left it", "sql", done)
 	}
-	return nil
+	return err
 }
 
 // placed says that rules have come into force durably.

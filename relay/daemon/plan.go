@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/rowhook/rowhook/cdc"
@@ -43,7 +44,17 @@ func (s *source) publish(ctx context.Context, sv *cdc.ServerState, until, next r
 	if !s.cfg.Manage {
 		return nil, s.checkPublished(plan, sv.Publication, next)
 	}
-	done, err := cdc.EnsurePublication(ctx, s.cfg.URL, s.cfg.Publication, planOptions(s.cfg, until.Union(next)).Want)
+	want := planOptions(s.cfg, until.Union(next)).Want
+	// What only the sets before need is there already, and may have been dropped
+	// or changed so that it cannot be published any more.
+	want.Tables = slices.DeleteFunc(want.Tables, func(t relay.TableColumns) bool {
+		former := next.Table(t.TableName) == nil
+		if former {
+			want.Keep = append(want.Keep, t.TableName)
+		}
+		return former
+	})
+	done, err := cdc.EnsurePublication(ctx, s.cfg.URL, s.cfg.Publication, want)
 	for _, sql := range done {
 		s.log.Info("publication changed", "sql", sql)
 	}

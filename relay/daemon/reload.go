@@ -33,10 +33,12 @@ type reload struct {
 
 // sourceReload is the new rules of one source.
 type sourceReload struct {
-	s     *source
-	next  *configured
-	sv    *cdc.ServerState
-	grown bool
+	s    *source
+	next *configured
+	sv   *cdc.ServerState
+	// altered says that the publication was, grown that it has what the rules
+	// need and that no transaction under way wrote before it had.
+	altered, grown bool
 }
 
 // Reload implements admin.Changes: events, locals, sinks and the log's bounds
@@ -50,9 +52,7 @@ func (d *Daemon) Reload(ctx context.Context, _ *api.ReloadRequest) (*api.ReloadR
 	defer d.reloading.Unlock()
 	r := &reload{d: d, res: &api.ReloadResponse{}, closers: map[string]func(){}}
 	if err := r.prepare(ctx); err != nil {
-		for _, closer := range r.closers {
-			closer()
-		}
+		r.undo(context.WithoutCancel(ctx))
 		d.log.Error("reload refused, nothing is changed", "err", err)
 		return nil, err
 	}
@@ -64,6 +64,21 @@ func (d *Daemon) Reload(ctx context.Context, _ *api.ReloadRequest) (*api.ReloadR
 	}
 	d.log.Info("reloaded", "events", r.res.Events, "sinks", r.res.Sinks)
 	return r.res, nil
+}
+
+// undo takes back what prepare has done.
+func (r *reload) undo(ctx context.Context) {
+	for _, closer := range r.closers {
+		closer()
+	}
+	for _, sr := range r.sources {
+		if !sr.altered {
+			continue
+		}
+		if err := sr.s.ungrow(ctx, sr.sv.Publication, sr.next.Needs()); err != nil {
+			sr.s.log.Warn("the publication keeps what was added for rules that are not loaded", "err", err)
+		}
+	}
 }
 
 // prepare reads the files and makes and checks everything they ask for.
@@ -149,7 +164,7 @@ func (r *reload) growPublication(ctx context.Context, sr *sourceReload) error {
 	if err != nil {
 		return api.Errorf(api.CodeConflict, "source %s: %s", s.cfg.Name, reasonText(err))
 	}
-	sr.grown = grown
+	sr.altered, sr.grown = len(done) > 0, grown
 	return nil
 }
 

@@ -203,16 +203,24 @@ func (h *handler) stop() {
 func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cdc.ServerState) {
 	tick := time.NewTicker(inspectInterval)
 	defer tick.Stop()
+	wide := "" // why the publication still sends more than the rules need
+	shrink := func() {
+		err := s.shrink(ctx)
+		if ctx.Err() == nil {
+			s.warnOnce(&wide, fmt.Sprint(err), err != nil, "the publication keeps what no rules need any more, it will be tried again")
+		}
+	}
 	for {
 		select {
 		case <-tick.C:
 			s.placing.Lock()
 			_ = s.mark(ctx) // logged
 			s.placing.Unlock()
-		case <-s.shrinks:
-			if err := s.shrink(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("the publication keeps what no rules need any more", "err", err)
+			if wide != "" {
+				shrink()
 			}
+		case <-s.shrinks:
+			shrink()
 			continue
 		case <-ctx.Done():
 			return

@@ -49,11 +49,11 @@ type source struct {
 	reconnects                  atomic.Int64
 	backfills                   *backfiller
 
-	placing  sync.Mutex    // held while it is decided where rules take effect
-	unmarked *mark         // the place that is to be marked
-	live     *relay.Ingest // of the session under way
-	shrinks  chan struct{} // capacity 1: rules have come into force
-	channels chan struct{} // capacity 1: the rules name other channels
+	placing  sync.Mutex     // held while it is decided where rules take effect
+	unmarked *cdc.RulesMark // the place that is to be marked
+	live     *relay.Ingest  // of the session under way
+	shrinks  chan struct{}  // capacity 1: rules have come into force
+	channels chan struct{}  // capacity 1: the rules name other channels
 
 	mu            sync.Mutex
 	state         string
