@@ -59,7 +59,9 @@ func (m *RulesMark) Write(ctx context.Context, url relay.Secret) error {
 }
 
 const (
-	sqlNewestWriter = `SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint`
+	// Takes a number of its own: the xmax of a snapshot is behind the last
+	// transaction that has ended, and those under way may have higher ones.
+	sqlNewestWriter = `SELECT pg_catalog.pg_current_xact_id()::text::bigint`
 	sqlOldestWriter = `SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint`
 )
 
