@@ -53,6 +53,7 @@ type session struct {
 	// seam is the transaction that has to come before anything else counts; zero
 	// when it has.
 	seam Seam
+	read readBefore
 	// interval is the longest time between two statuses, each of which asks for a
 	// reply. After silence without a byte the connection is taken for dead.
 	interval, silence time.Duration
@@ -74,6 +75,13 @@ type session struct {
 	owed       bool // a reply
 	asked      int  // replies in a row, see stopReplies
 	out        []byte
+}
+
+// readBefore is what was read before the session: everything up to start, whose
+// last transaction committed at last (0 is unknown), which was known at the time.
+type readBefore struct {
+	start, last relay.LSN
+	at          int64
 }
 
 // run receives until the context is done (nil), the server ends the stream or
@@ -409,13 +417,18 @@ func (s *session) walData(lsn relay.LSN, msg []byte) error {
 	return nil // 'O', an origin, says nothing about the change
 }
 
-// meet compares the first transaction that comes with the one that has to.
+// meet compares the first transaction that comes with the one that has to, and
+// every one before the start with what was read up to there.
 func (s *session) meet(tx Seam) error {
 	if s.seam.LSN != 0 && s.seam != tx {
 		return fmt.Errorf("%w: it has no transaction that committed at %s, %s; the next one is at %s, %s", ErrOtherHistory,
 			s.seam.LSN, atMicros(s.seam.Time), tx.LSN, atMicros(tx.Time))
 	}
 	s.seam = Seam{}
+	if r := &s.read; r.last != 0 && r.last < tx.LSN && tx.LSN < r.start && tx.Time > r.at {
+		return fmt.Errorf("%w: it has a transaction that committed at %s, %s, which was not read; all up to %s was, at %s", ErrOtherHistory,
+			tx.LSN, atMicros(tx.Time), r.start, atMicros(r.at))
+	}
 	return nil
 }
 

@@ -56,6 +56,7 @@ type statusSent struct {
 // handled is a Handler whose every answer the test decides.
 type handled struct {
 	seam    Seam // of the session
+	read    readBefore
 	mu      sync.Mutex
 	calls   []string
 	durable relay.LSN
@@ -126,7 +127,7 @@ func play(t *testing.T, h *handled, f func(ctx context.Context, cancel func(), s
 		srv := &server{t: t, conn: theirs, end: make(chan error, 1)}
 		s := &session{
 			conn: ours, frontend: pgproto3.NewFrontend(ours, ours), handler: h,
-			log: slog.New(slog.NewTextHandler(&srv.log, nil)), acks: newAcks(0x100, 0x100), seam: h.seam,
+			log: slog.New(slog.NewTextHandler(&srv.log, nil)), acks: newAcks(0x100, 0x100), seam: h.seam, read: h.read,
 			interval: 10 * time.Second, silence: 30 * time.Second, relations: newRelations(noKey, noTypes),
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -480,6 +481,48 @@ func TestSession_TheLastTransactionHasToComeAgain(t *testing.T) {
 					if st.flush > 0x100 {
 						t.Errorf("confirmed %s of another history", st.flush)
 					}
+				}
+			})
+		})
+	}
+}
+
+// B6: what comes again before the start has been read, or it is of another history: younger than all
+// that was read, and behind the last of it.
+func TestSession_ATransactionBeforeTheStartWasReadOrIsOfAnotherHistory(t *testing.T) {
+	at := func(lsn uint64, time uint64) func(s *server) {
+		return func(s *server) {
+			s.wal(relay.LSN(lsn), wire{'B'}.u64(lsn).u64(time).u32(1))
+			s.wal(relay.LSN(lsn), commit(relay.LSN(lsn), relay.LSN(lsn+0x10)))
+			s.keepalive(0x400, 0)
+		}
+	}
+	for name, test := range map[string]struct {
+		do    func(s *server)
+		other bool
+	}{
+		"the last one":                {at(0x180, 999), false},
+		"one before it":               {at(0x170, 5000), false},
+		"an older one that was not":   {at(0x190, 1000), false},
+		"a younger one":               {at(0x190, 1001), true},
+		"a younger one at the end":    {at(0x1ff, 1001), true},
+		"a younger one at the start":  {at(0x200, 1001), false},
+		"a younger one after others":  {func(s *server) { at(0x180, 999)(s); at(0x1a0, 2000)(s) }, true},
+		"nothing, and then the start": {func(s *server) { s.keepalive(0x190, 0); at(0x210, 1001)(s) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &handled{read: readBefore{start: 0x200, last: 0x180, at: 1000 + unixEpoch}}
+			play(t, h, func(_ context.Context, _ func(), s *server) {
+				test.do(s)
+				if !test.other {
+					synctest.Wait()
+					if len(h.calls) == 0 || h.calls[len(h.calls)-1] != "idle 0/400" {
+						t.Errorf("calls: %v", h.calls)
+					}
+					return
+				}
+				if err := s.ended(); !errors.Is(err, ErrOtherHistory) || IsTemporary(err) {
+					t.Errorf("run: %v", err)
 				}
 			})
 		})

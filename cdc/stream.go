@@ -63,6 +63,13 @@ type Stream struct {
 	// that has gone on since, has other WAL at the same positions. Zero is not
 	// checked.
 	Last Seam
+	// ReadLSN is the commit LSN of the last transaction that was read before the
+	// start, and ReadAt when the start was reached, in microseconds since the Unix
+	// epoch. What the slot still has behind ReadLSN is asked for: a younger
+	// transaction in there is one of other WAL, as above. It finds out what Last
+	// cannot, when the positions were moved by what is not ours. 0 is not checked.
+	ReadLSN relay.LSN
+	ReadAt  int64
 	// MaxMessage bounds the bytes of one message, and with it of one row and of
 	// the read buffer. 0 is 256 MiB. A larger row ends the stream.
 	MaxMessage int
@@ -134,10 +141,14 @@ func (s *Stream) Run(ctx context.Context, start relay.LSN, h Handler) error {
 	defer look.close()
 	acks, from := newAcks(confirmed, start), start
 	seam := s.Last
-	if seam.LSN >= confirmed && seam.LSN < start && seam.LSN != 0 {
-		acks.seen, from = confirmed, seam.LSN
-	} else {
+	if seam.LSN < confirmed || seam.LSN >= start {
 		seam = Seam{}
+	}
+	switch {
+	case seam.LSN != 0:
+		acks.seen, from = confirmed, seam.LSN
+	case s.ReadLSN != 0 && confirmed < start:
+		acks.seen, from = confirmed, max(confirmed, min(s.ReadLSN, start))
 	}
 	session, err := s.start(ctx, conn, from)
 	if err != nil {
@@ -146,6 +157,7 @@ func (s *Stream) Run(ctx context.Context, start relay.LSN, h Handler) error {
 	defer session.conn.Close()
 	session.handler, session.log = h, log
 	session.acks, session.seam = acks, seam
+	session.read = readBefore{start: start, last: s.ReadLSN, at: s.ReadAt}
 	session.interval, session.silence = interval.ping, interval.silence
 	session.relations = newRelations(look.primaryKey, look.types)
 	session.relations.partitionOf, session.relations.idle = look.partitionOf, look.idle

@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,6 +76,59 @@ func TestRestore_OfTheFilesOfAnEarlierDay(t *testing.T) {
 	s.d.StartReady() // and that is that
 	s.put(6)
 	s.expect(1, 2, 3, 4, 5, 6)
+}
+
+// B6: as before, and the checkpoint had moved on without transactions, past where the files were
+// copied: the last event is in both histories.
+func TestRestore_BehindACheckpointThatMovedByItself(t *testing.T) {
+	t.Parallel()
+	cluster := postgres.New(t, postgres.Options{})
+	s := newShop(t, cluster, "byitself", shopOptions{})
+	cluster.Database(t, "neighbour")
+	busy := func() {
+		if err := cluster.Exec(t.Context(), "neighbour", "CREATE TABLE noise AS SELECT repeat('x', 1000) AS v FROM generate_series(1, 20000); DROP TABLE noise"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.d.StartReady()
+	s.put(1)
+	s.expect(1)
+	s.d.Term()
+	s.stopCluster(postgres.Fast)
+	backup := clone(t, cluster)
+	s.runCluster()
+	copied := s.wal()
+	s.d.StartReady()
+	busy()
+	s.eventually(func() error {
+		if at := s.checkpoint().LSN; lsnOf(t, at) <= copied+8<<20 {
+			return fmt.Errorf("the checkpoint is %s", at)
+		}
+		return nil
+	})
+	s.d.Term()
+	at := s.checkpoint().LSN
+	s.stopCluster(postgres.Fast)
+	if err := s.cluster.Restore(backup); err != nil {
+		t.Fatal(err)
+	}
+	s.runCluster()
+	s.put(2) // nothing of it was read, and it lies before the checkpoint
+	busy()
+	if s.wal() <= lsnOf(t, at) {
+		t.Fatal("the server's WAL ends before the checkpoint")
+	}
+	for range 2 { // what was found out is found out again
+		s.d.Start()
+		contains(t, "the reason", s.untilSource(api.SourceStopped).Reason, "is not the one that events were made of, up to "+at, "which was not read", flagEarliest)
+		s.d.Term()
+	}
+	s.d.StartReady("--reset-checkpoint", "shop=earliest")
+	s.put(3)
+	s.expect(1, 2, 3)
+	if src := s.source(); src.Generation != 2 || src.Gaps != 1 {
+		t.Errorf("source: %+v", src)
+	}
 }
 
 // B6: a recovery to a point in time begins a new timeline.

@@ -554,7 +554,7 @@ func (in *Ingest) Commit(_ *Tx, end LSN) error {
 	in.stats.Transactions.Add(1)
 	in.stats.LastChange.Store(time.Now().UnixMicro())
 	in.next.head = in.next.tail
-	in.next.lsn = end
+	in.next.lsn, in.next.read = end, t.tx.CommitLSN
 	in.switchRules(t.marked, end)
 	in.kick()
 	in.gate.notify()

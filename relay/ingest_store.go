@@ -28,6 +28,8 @@ type pending struct {
 	// lsn is the position after the last complete transaction, 0 when it did
 	// not move.
 	lsn LSN
+	// read is the commit LSN of that transaction, 0 when none was read.
+	read LSN
 	// chunk is of the backfill that read rows since the last append.
 	chunk *Chunk
 	// rules came into force at the end of complete transactions.
@@ -145,6 +147,7 @@ func (in *Ingest) take(final bool) *Append {
 		if p.lsn != 0 {
 			s.LSN = p.lsn
 			s.Partial = nil
+			s.ReadLSN, s.ReadAt = max(s.ReadLSN, p.read), time.Now().UnixMicro()
 		}
 		if chunk {
 			s.Partial = &PartialTx{

@@ -280,6 +280,40 @@ func TestIngest_ALargeTransactionIsVisibleOnlyWithItsEnd(t *testing.T) {
 	})
 }
 
+// The state says which transaction was read last, with events or without, and
+// when: a position of a keepalive does not change the first.
+func TestIngest_RemembersTheLastTransactionThatWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{rule("a")}}
+		in := s.open(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- in.Run(ctx) }()
+		stop := forever
+		for _, x := range []*tx{
+			{Tx: relay.Tx{XID: 9, CommitLSN: 100}, end: 150, rows: []string{"1"}},
+			{Tx: relay.Tx{XID: 10, CommitLSN: 160}, end: 170, rows: []string{"skip"}},
+		} {
+			if err := send(in, x, &stop); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		if err := in.Idle(300); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		st, err := s.store.SourceState(context.Background(), "shop")
+		if err != nil || st.LSN != 300 || st.ReadLSN != 160 || time.Since(time.UnixMicro(st.ReadAt)) > time.Minute {
+			t.Errorf("%+v, %v", st, err)
+		}
+	})
+}
+
 func TestIngest_StopsASourceWhoseRuleAlwaysFails(t *testing.T) {
 	s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{rule("a")}}
 	in := s.open(t)

@@ -257,6 +257,9 @@ func (s *starter) state(phase Phase, lsn LSN) SourceState {
 	if s.st != nil {
 		n = *s.st
 	}
+	if n.Slot != s.o.Slot || n.Publication != s.o.Publication {
+		n.ReadLSN, n.ReadAt = 0, 0 // another publication sends other transactions
+	}
 	n.Source, n.Slot, n.Publication = s.o.Source, s.o.Slot, s.o.Publication
 	n.SystemID, n.Timeline, n.Database, n.Address = s.sv.SystemID, s.sv.Timeline, s.sv.Database, s.sv.Address
 	n.Phase, n.LSN, n.UpdatedAt = phase, lsn, s.o.Now.UnixMicro()
@@ -276,6 +279,7 @@ func (s *starter) newGeneration(action StartAction, lsn, from, to LSN, reason st
 	if s.st != nil {
 		p.State.Generation++
 		p.State.Partial = nil
+		p.State.ReadLSN, p.State.ReadAt = 0, 0
 	}
 	p.Gap = &Gap{Source: s.o.Source, Generation: p.State.Generation, At: s.o.Now.UnixMicro(), From: from, To: to, Reason: reason}
 	p.Notes = append(p.Notes, fmt.Sprintf("%s: generation %d begins, what was committed between %s and %s may be missing", reason, p.State.Generation, orUnknown(from), orUnknown(to)))

@@ -275,3 +275,39 @@ func TestPlanStart_AnotherHistoryIsTakenOverWhereItsSlotIs(t *testing.T) {
 		}
 	}
 }
+
+// What was read last says what must not come before the checkpoint: not in
+// another generation, and not of another publication.
+func TestPlanStart_ForgetsWhatWasReadWhereItSaysNothing(t *testing.T) {
+	for name, test := range map[string]struct {
+		reset, publication string
+		known              bool
+	}{
+		"the same":            {"", "p", true},
+		"delivered again":     {"shop=earliest", "p", true},
+		"another publication": {"", "q", false},
+		"a new generation":    {"shop=now", "p", false},
+	} {
+		st := storeAt(0x300)
+		st.Publication, st.ReadLSN, st.ReadAt = "p", 0x280, 9
+		o := relay.StartOptions{Source: "shop", Slot: "rowhook_shop", Publication: test.publication, Now: time.UnixMicro(99)}
+		if test.reset != "" {
+			r, err := relay.ParseReset(test.reset)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Reset = &r
+		}
+		plan, err := relay.PlanStart(st, server(slotAt(0x200)), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := relay.SourceState{}
+		if test.known {
+			want.ReadLSN, want.ReadAt = 0x280, 9
+		}
+		if plan.State.ReadLSN != want.ReadLSN || plan.State.ReadAt != want.ReadAt {
+			t.Errorf("%s: %s at %d", name, plan.State.ReadLSN, plan.State.ReadAt)
+		}
+	}
+}

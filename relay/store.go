@@ -37,7 +37,13 @@ type SourceState struct {
 	LSN LSN
 	// Partial is the half-stored transaction at the end of the stream, if any.
 	Partial *PartialTx
-	// UpdatedAt is in microseconds since the Unix epoch.
+	// ReadLSN is the commit LSN of the last transaction that was read, with events
+	// or without, and ReadAt when the checkpoint was moved last by what was read: a
+	// transaction between ReadLSN and LSN that is younger is of another history. 0
+	// is unknown, as in a generation that has read nothing yet.
+	ReadLSN LSN
+	ReadAt  int64
+	// UpdatedAt is in microseconds since the Unix epoch, as ReadAt is.
 	UpdatedAt int64
 }
 

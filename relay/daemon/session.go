@@ -33,7 +33,7 @@ func (s *source) session(ctx context.Context) error {
 	defer stop()
 	stream := &cdc.Stream{
 		Source: s.cfg.Name, URL: s.cfg.URL, Slot: s.cfg.Slot, Publication: s.cfg.Publication,
-		SystemID: start.SystemID, Timeline: start.Timeline, Log: s.d.log,
+		SystemID: start.SystemID, Timeline: start.Timeline, ReadLSN: start.ReadLSN, ReadAt: start.ReadAt, Log: s.d.log,
 	}
 	if stream.Last, err = s.lastTransaction(ctx, start); err != nil {
 		return stored(err)

@@ -89,7 +89,7 @@ func block(stream string, first, last int64) *relay.Block {
 func source(lsn relay.LSN) *relay.SourceState {
 	return &relay.SourceState{
 		Source: "shop", Generation: 1, SystemID: 1<<63 + 5, Timeline: 1, Database: "shop", Address: "db:5432", Slot: "rowhook_shop",
-		Publication: "rowhook_shop", Phase: relay.PhaseStreaming, LSN: lsn, UpdatedAt: 17,
+		Publication: "rowhook_shop", Phase: relay.PhaseStreaming, LSN: lsn, ReadLSN: 1<<63 + 7, ReadAt: 16, UpdatedAt: 17,
 	}
 }
 

@@ -12,7 +12,7 @@ const applicationID = 0x526f7768
 
 // migrations lead from each version of the schema to the next; the version is
 // PRAGMA user_version. They go forward only. A released one is never changed.
-var migrations = []string{schema1, schema2, schema3}
+var migrations = []string{schema1, schema2, schema3, schema4}
 
 const schema1 = `
 -- One ordered series of events. What is at or below head is visible; what lies
@@ -225,6 +225,13 @@ CREATE TABLE rule_sets (
 	gap      TEXT    CHECK (gap IS NULL OR json_valid(gap))
 ) STRICT;
 CREATE INDEX rule_sets_by_source ON rule_sets (source, id);
+`
+
+const schema4 = `
+-- The commit LSN of the last transaction that was read, and when the checkpoint
+-- was moved last by what was read.
+ALTER TABLE sources ADD COLUMN read_lsn INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sources ADD COLUMN read_at  INTEGER NOT NULL DEFAULT 0;
 `
 
 // migrate brings the schema to the newest version. It refuses a store of a

@@ -17,12 +17,13 @@ func (s *Store) PutSource(ctx context.Context, st *relay.SourceState, gap *relay
 
 const (
 	sqlPutSource = `
-INSERT INTO sources (name, generation, system_id, timeline, database, address, slot, publication, phase, lsn, partial, updated_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO sources (name, generation, system_id, timeline, database, address, slot, publication, phase, lsn, partial, read_lsn, read_at, updated_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET
 	generation = excluded.generation, system_id = excluded.system_id, timeline = excluded.timeline,
 	database = excluded.database, address = excluded.address, slot = excluded.slot, publication = excluded.publication,
-	phase = excluded.phase, lsn = excluded.lsn, partial = excluded.partial, updated_at = excluded.updated_at`
+	phase = excluded.phase, lsn = excluded.lsn, partial = excluded.partial, read_lsn = excluded.read_lsn, read_at = excluded.read_at,
+	updated_at = excluded.updated_at`
 	sqlPutGap = `INSERT INTO gaps (source, generation, at, from_lsn, to_lsn, reason) VALUES (?, ?, ?, ?, ?, ?)`
 )
 
@@ -37,7 +38,7 @@ func (w *writer) putSource(st *relay.SourceState, gap *relay.Gap) error {
 			partial = string(text)
 		}
 		_, err := w.conn.exec(sqlPutSource, st.Source, st.Generation, int64(st.SystemID), st.Timeline, st.Database, st.Address,
-			st.Slot, st.Publication, string(st.Phase), int64(st.LSN), partial, st.UpdatedAt)
+			st.Slot, st.Publication, string(st.Phase), int64(st.LSN), partial, int64(st.ReadLSN), st.ReadAt, st.UpdatedAt)
 		if err != nil {
 			return fmt.Errorf("state of source %s: %w", st.Source, err)
 		}
@@ -51,7 +52,7 @@ func (w *writer) putSource(st *relay.SourceState, gap *relay.Gap) error {
 }
 
 const sqlSources = `
-SELECT name, generation, system_id, timeline, database, address, slot, publication, phase, lsn, partial, updated_at
+SELECT name, generation, system_id, timeline, database, address, slot, publication, phase, lsn, partial, read_lsn, read_at, updated_at
 FROM sources
 WHERE ?1 = '' OR name = ?1
 ORDER BY name`
@@ -72,11 +73,11 @@ func (s *Store) SourceState(ctx context.Context, source string) (*relay.SourceSt
 func (s *Store) sources(ctx context.Context, name string) ([]relay.SourceState, error) {
 	return collect(ctx, s.read, "read sources", func(r scanner) (relay.SourceState, error) {
 		var st relay.SourceState
-		var system, lsn int64
+		var system, lsn, read int64
 		var partial sql.NullString
 		err := r.Scan(&st.Source, &st.Generation, &system, &st.Timeline, &st.Database, &st.Address, &st.Slot, &st.Publication,
-			&st.Phase, &lsn, &partial, &st.UpdatedAt)
-		st.SystemID, st.LSN = uint64(system), relay.LSN(lsn)
+			&st.Phase, &lsn, &partial, &read, &st.ReadAt, &st.UpdatedAt)
+		st.SystemID, st.LSN, st.ReadLSN = uint64(system), relay.LSN(lsn), relay.LSN(read)
 		if err == nil && partial.Valid {
 			st.Partial = new(relay.PartialTx)
 			err = json.Unmarshal([]byte(partial.String), st.Partial)
