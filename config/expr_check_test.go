@@ -189,6 +189,19 @@ func TestExpr_ChosenColumnsOfARowAreHandedOn(t *testing.T) {
 			t.Errorf("%s: %s", data, diags)
 		}
 	}
+	for data, all := range map[string]bool{
+		`pick(row, "id", "status")`: false, `merge(pick(new, "id"), { a = row.status })`: false,
+		`pick(row, "id", op)`: true, `omit(row, "id")`: true, `merge(row, pick(row, "id"))`: true,
+	} {
+		e, diags := exprs{data: data}.compile(t, scope)
+		if cols, got := e.reads(); diags.HasErrors() || got != all || len(cols) == 0 {
+			t.Errorf("%s reads %v, all: %t; %s", data, cols, got, diags)
+		}
+	}
+	old, _ := exprs{data: `pick(old, "id", "status")`}.compile(t, scope)
+	if diags := old.check(ordersTable); len(diags) != 1 || diags[0].Summary != sumOldMissing {
+		t.Errorf("a chosen old value that is not sent: %v", diags)
+	}
 	e, _ := exprs{data: `omit(row, "sattus")`}.compile(t, scope)
 	if diags := e.check(ordersTable); len(diags) != 1 || diags[0].Summary != sumUnknownColumn {
 		t.Errorf("a misspelt column: %v", diags)

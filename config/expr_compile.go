@@ -283,6 +283,7 @@ func (c *compiler) call(e *hclsyntax.FunctionCallExpr) node {
 	if n := len(e.Args); n < len(fn.params)-fn.optional || n > len(fn.params) && fn.rest == 0 {
 		return c.report(e.Range(), sumCall, "%s needs %s, and has %d here: %s.", fn.name, fn.arity(), n, fn.usage())
 	}
+	before := len(c.uses)
 	for i, a := range e.Args {
 		if i == 0 && fn.secret && c.isSecret(a) {
 			call.args = append(call.args, c.secret(a))
@@ -301,11 +302,16 @@ func (c *compiler) call(e *hclsyntax.FunctionCallExpr) node {
 		}
 	}
 	if row, ok := call.args[0].(rowNode); ok && (fn.name == "pick" || fn.name == "omit") {
+		var chosen []exprUse
 		for _, a := range call.args[1:] {
 			if lit, ok := a.(litNode); ok && lit.v.kind == kindString {
-				c.uses = append(c.uses, exprUse{side: row.side, name: string(lit.v.text), rng: lit.rng, outer: c.outer, named: true})
+				chosen = append(chosen, exprUse{side: row.side, name: string(lit.v.text), rng: lit.rng, outer: c.outer, named: row.side != sideOld || fn.name == "omit"})
 			}
 		}
+		if fn.name == "pick" && len(chosen) == len(call.args)-1 { // not the whole row
+			c.uses = slices.Delete(c.uses, before, before+1)
+		}
+		c.uses = append(c.uses, chosen...)
 	}
 	if fn.pattern {
 		lit, ok := call.args[0].(litNode)
