@@ -82,11 +82,17 @@ func (l *lookups) types(oids []uint32) (types map[uint32]relay.Type, err error) 
 	return types, err
 }
 
-func (l *lookups) partitionOf(oid, root uint32) (is bool, err error) {
+const partitionSQL = `SELECT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors($1) WHERE relid = $2),
+  ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+    LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+    WHERE c.oid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+      AND (c.relreplident = 'f' OR a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])) ORDER BY a.attnum)`
+
+func (l *lookups) partitionOf(oid, root uint32) (is bool, identity []string, err error) {
 	err = l.do(func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors($1) WHERE relid = $2)", oid, root).Scan(&is)
+		return conn.QueryRow(ctx, partitionSQL, oid, root).Scan(&is, &identity)
 	})
-	return is, err
+	return is, identity, err
 }
 
 // toUTF8 converts a text from the database's encoding. What is no text in that

@@ -132,6 +132,7 @@ func ReadPlan(ctx context.Context, url relay.Secret, o PlanOptions) (*Plan, erro
 		return nil, err
 	}
 	p.Warnings = append(p.Warnings, failing...)
+	p.Warnings = append(p.Warnings, partitions14(o.Publication, st.Version, tables)...)
 	if o.Want.Least {
 		p.Warnings = append(p.Warnings, pub.migrations(tables)...)
 	}
@@ -374,6 +375,21 @@ func unmatched(have *PublicationState, plan *publicationPlan, tables []publishab
 		}
 	}
 	return joined(errs)
+}
+
+// partitions14 says what it takes to attach and detach partitions where the
+// walsender decides once, at the first change of a table, under which name it
+// sends its changes, and only a change of the publication makes it decide again.
+func partitions14(publication string, version int, tables []publishable) []Warning {
+	i := slices.IndexFunc(tables, func(t publishable) bool { return t.kind == 'p' })
+	if i < 0 || version >= 150000 {
+		return nil
+	}
+	return []Warning{{
+		Summary: fmt.Sprintf("PostgreSQL 14 does not notice that a table to which something was written becomes a partition of %s, or ceases to be one, while it sends changes", tables[i].TableName),
+		Detail:  "its changes would be lost, or still come as those of the root. Run this in the transaction that attaches or detaches it; PostgreSQL 15 does not need it",
+		SQL:     []string{"ALTER PUBLICATION " + quoteIdent(publication) + " SET (publish_via_partition_root = true);"},
+	}}
 }
 
 // migrations says what lists of columns mean for who alters the tables.

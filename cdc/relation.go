@@ -23,8 +23,9 @@ type relations struct {
 	// loadTypes returns those of the types, and of what they consist of, that
 	// exist.
 	loadTypes func(oids []uint32) (map[uint32]relay.Type, error)
-	// partitionOf reports whether a table is a partition of another, at any depth.
-	partitionOf func(oid, root uint32) (bool, error)
+	// partitionOf reports whether a table is a partition of another, at any depth,
+	// and returns the columns of its replica identity.
+	partitionOf func(oid, root uint32) (is bool, identity []string, err error)
 	// idle is called now and then, so that what the lookups hold may go.
 	idle func(now time.Time)
 
@@ -94,13 +95,24 @@ func (r *relations) put(m *relationMessage) error {
 // the root's rows are read with the identity that all its partitions have.
 func (r *relations) putPart(root, m *relationMessage) error {
 	sent := identityOf(m)
-	lacks := slices.ContainsFunc(identityOf(root), func(name string) bool { return !slices.Contains(sent, name) })
+	missing := func() bool {
+		return slices.ContainsFunc(identityOf(root), func(name string) bool { return !slices.Contains(sent, name) })
+	}
+	lacks := missing()
 	_, lacked := r.lacking[root.oid][m.oid]
-	if lacks && !lacked {
-		var err error
-		if lacks, err = r.partitionOf(m.oid, root.oid); err != nil {
+	// Where the publication lists columns, the server announces those of a partition
+	// that stand where the listed ones stand in the root: where it has other columns
+	// than the root, the message does not tell its identity.
+	garbled := !sameNames(root.columns, m.columns)
+	if lacks && (!lacked || garbled) {
+		is, identity, err := r.partitionOf(m.oid, root.oid)
+		if err != nil {
 			return fmt.Errorf("look up partitions of %s.%s: %w", root.schema, root.name, err)
 		}
+		if garbled {
+			sent = identity
+		}
+		lacks = is && missing()
 	}
 	switch {
 	case lacks && r.lacking[root.oid] == nil:
@@ -113,6 +125,13 @@ func (r *relations) putPart(root, m *relationMessage) error {
 		return nil
 	}
 	return r.keep(root)
+}
+
+// sameNames reports whether two relations have the same columns in any order.
+func sameNames(a, b []relay.Column) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(c relay.Column) bool {
+		return !slices.ContainsFunc(b, func(o relay.Column) bool { return o.Name == c.Name })
+	})
 }
 
 // identityOf returns the columns of the replica identity.

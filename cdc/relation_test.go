@@ -210,9 +210,9 @@ func TestContext_MergesObjectsAndIsBounded(t *testing.T) {
 func TestRelations_ARootIsReadWithTheIdentityOfItsPartitions(t *testing.T) {
 	asked := 0
 	r := newRelations(func(uint32) ([]string, error) { return []string{"id"}, nil }, noTypes)
-	r.partitionOf = func(oid, root uint32) (bool, error) {
+	r.partitionOf = func(oid, root uint32) (bool, []string, error) {
 		asked++
-		return root == 1 && oid != 9, nil
+		return root == 1 && oid != 9, map[uint32][]string{5: {"id", "a", "b"}, 6: {"id"}}[oid], nil
 	}
 	flags := func(msg ...wire) string {
 		for _, m := range msg {
@@ -239,13 +239,16 @@ func TestRelations_ARootIsReadWithTheIdentityOfItsPartitions(t *testing.T) {
 		{"two with less", "i", []wire{root, relation(4, 'i', "id", "*a", "b")}},
 		{"one of them mended", "i a", []wire{root, wide}},
 		{"both mended", "f id a b", []wire{root, relation(4, 'f', "*id", "*a", "*b")}},
+		{"other columns than the listed ones are announced", "f id a b", []wire{root, relation(5, 'f', "*id", "*a", "*x")}},
+		{"also of one with less", "i id", []wire{root, relation(6, 'd', "*a", "x", "b")}},
+		{"which is announced again", "i id", []wire{root, relation(6, 'd', "*a", "x", "b")}},
 	} {
 		r.root = nil
 		if got := flags(step.msgs...); got != step.want {
 			t.Errorf("%s: %s, want %s", step.what, got, step.want)
 		}
 	}
-	if asked != 3 {
+	if asked != 6 {
 		t.Errorf("asked %d times whether a table is a partition", asked)
 	}
 }

@@ -125,7 +125,7 @@ func FuzzSession(f *testing.F) {
 			}
 			return found, nil
 		})
-		s.relations.partitionOf = func(uint32, uint32) (bool, error) { return true, nil }
+		s.relations.partitionOf = func(uint32, uint32) (bool, []string, error) { return true, nil, nil }
 		for len(data) >= 2 {
 			n := min(int(binary.BigEndian.Uint16(data)), len(data)-2)
 			err := s.copyData(data[2 : 2+n])
