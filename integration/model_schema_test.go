@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -58,23 +59,44 @@ var modelKinds = []modelKind{
 // modelTable is a table of the random schema. Every row has a version v, which begins at 1 and is
 // one more after every update, so that a receiver sees what is lost, invented or out of order.
 type modelTable struct {
-	name string
-	pk   []modelColumn
-	full bool // REPLICA IDENTITY FULL
-	// split: it has partitions. A row that moves to another one is deleted and inserted.
-	split bool
+	name    string
+	pk      []modelColumn
+	keyless bool // a unique index instead of a primary key
+	least   bool // of a source with columns = "rules"
+	renew   bool // the publication has to be altered after its partitions
 
-	mu      sync.RWMutex
-	columns []modelColumn
-	serial  int
+	mu sync.RWMutex
+	modelShape
+	serial int
 
-	era    int  // of its rule; 0: no rule names it
-	strict bool // a rule has named it from its first row on
-	stale  bool // DDL changed what its rows look like, which makes no change
+	era    int             // of its rule; 0: no rule names it
+	read   []string        // the columns that its rule reads beside key and version, if least
+	known  map[string]bool // what a rule has ever read
+	strict bool            // a rule has named it from its first row on
+	stale  bool            // what its rows look like changed without a change of theirs
+	filled int64           // the backfill since then and since its rule, if one reads all rows
 }
 
-func newModelTable(rng *rand.Rand, n int) *modelTable {
-	t := &modelTable{name: fmt.Sprintf("t%d", n), full: rng.IntN(5) < 2}
+// modelShape is what DDL changes of a table.
+type modelShape struct {
+	columns  []modelColumn
+	identity byte        // d, f or i, as pg_class.relreplident
+	leaves   []modelLeaf // its two partitions, if it has
+}
+
+type modelLeaf struct {
+	name     string
+	detached bool
+}
+
+func (s modelShape) clone() modelShape {
+	s.columns, s.leaves = slices.Clone(s.columns), slices.Clone(s.leaves)
+	return s
+}
+
+// newModelTable makes a table. One without a primary key has a unique index instead.
+func newModelTable(rng *rand.Rand, n int, least bool) *modelTable {
+	t := &modelTable{name: fmt.Sprintf("t%d", n), keyless: rng.IntN(5) == 0, least: least, known: map[string]bool{}}
 	if rng.IntN(3) == 0 {
 		t.name = fmt.Sprintf(`Tä "%d"`, n)
 	}
@@ -84,7 +106,34 @@ func newModelTable(rng *rand.Rand, n int) *modelTable {
 	for range 1 + rng.IntN(5) {
 		t.addColumn(rng)
 	}
+	t.identity = t.anIdentity(rng)
+	t.choose(rng)
 	return t
+}
+
+// anIdentity is a replica identity that updates work with.
+func (t *modelTable) anIdentity(rng *rand.Rand) byte {
+	some := []byte{'i'}
+	if !t.keyless {
+		some = append(some, 'd', 'd')
+	}
+	if !t.least {
+		some = append(some, 'f')
+	}
+	return some[rng.IntN(len(some))]
+}
+
+// choose makes the rule read some of the columns, where the publication follows that.
+func (t *modelTable) choose(rng *rand.Rand) {
+	if !t.least {
+		return
+	}
+	t.read = []string{}
+	for _, c := range t.columns {
+		if rng.IntN(3) > 0 {
+			t.read, t.known[c.name] = append(t.read, c.name), true
+		}
+	}
 }
 
 func (t *modelTable) addColumn(rng *rand.Rand) modelColumn {
@@ -105,48 +154,86 @@ func (t *modelTable) keyNames() (names []string) {
 	return names
 }
 
-// create is the DDL of the table.
-func (t *modelTable) create(rng *rand.Rand) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "CREATE TABLE %s (v bigint NOT NULL", t.sql())
-	for _, c := range slices.Concat(t.pk, t.columns) {
-		fmt.Fprintf(&b, ", %s %s", ident(c.name), c.kind.sql)
+// create is the DDL of the table and its partitions.
+func (t *modelTable) create(rng *rand.Rand) []string {
+	if rng.IntN(3) > 0 {
+		return t.createOne(rng, t.name, "")
 	}
-	fmt.Fprintf(&b, ", PRIMARY KEY (%s))", strings.Join(t.keyNames(), ", "))
-	leaves := []string{t.sql()}
-	if rng.IntN(4) == 0 {
-		t.split = true
-		leaves = append(leaves, ident(t.name+"_0"), ident(t.name+"_1"))
-		fmt.Fprintf(&b, " PARTITION BY HASH (%s);\n", ident(t.pk[0].name))
-		for i, leaf := range leaves[1:] {
-			fmt.Fprintf(&b, "CREATE TABLE %s PARTITION OF %s FOR VALUES WITH (MODULUS 2, REMAINDER %d);\n", leaf, t.sql(), i)
-		}
+	lines := t.createOne(rng, t.name, " PARTITION BY HASH ("+ident(t.pk[0].name)+")")
+	t.leaves = make([]modelLeaf, 2)
+	for i := range t.leaves {
+		lines = append(append(lines, t.createLeaf(rng, i)...), t.attach(i))
 	}
-	b.WriteString(";\n")
-	if t.full {
-		for _, leaf := range leaves {
-			fmt.Fprintf(&b, "ALTER TABLE %s REPLICA IDENTITY FULL;\n", leaf)
-		}
+	return lines
+}
+
+// createOne is the DDL of the table, or of one of its partitions, with the columns in any order.
+func (t *modelTable) createOne(rng *rand.Rand, name, partition string) []string {
+	columns := []string{"v bigint NOT NULL"}
+	for _, c := range t.pk {
+		columns = append(columns, ident(c.name)+" "+c.kind.sql+" NOT NULL")
 	}
-	return b.String()
+	for _, c := range t.columns {
+		columns = append(columns, ident(c.name)+" "+c.kind.sql)
+	}
+	rng.Shuffle(len(columns), func(i, j int) { columns[i], columns[j] = columns[j], columns[i] })
+	unique := t.keyNames() // for ON CONFLICT, or with the version
+	if !t.keyless {
+		columns = append(columns, "PRIMARY KEY ("+strings.Join(unique, ", ")+")")
+		unique = append(unique, "v")
+	}
+	return []string{
+		fmt.Sprintf("CREATE TABLE %s (%s)%s", ident(name), strings.Join(columns, ", "), partition),
+		fmt.Sprintf("CREATE UNIQUE INDEX %s ON %s (%s)", ident(name+"_u"), ident(name), strings.Join(unique, ", ")),
+		identify(name, t.identity),
+	}
+}
+
+func identify(name string, identity byte) string {
+	is := map[byte]string{'d': "DEFAULT", 'f': "FULL", 'i': "USING INDEX " + ident(name+"_u")}[identity]
+	return "ALTER TABLE " + ident(name) + " REPLICA IDENTITY " + is
+}
+
+// createLeaf is the DDL of a new table for a partition.
+func (t *modelTable) createLeaf(rng *rand.Rand, i int) []string {
+	t.serial++
+	t.leaves[i] = modelLeaf{name: fmt.Sprintf("%s_%d_%d", t.name, i, t.serial)}
+	return t.createOne(rng, t.leaves[i].name, "")
+}
+
+func (t *modelTable) attach(i int) string {
+	return fmt.Sprintf("ALTER TABLE %s ATTACH PARTITION %s FOR VALUES WITH (MODULUS 2, REMAINDER %d)", t.sql(), ident(t.leaves[i].name), i)
 }
 
 // event is the label of the table's rule in its era.
 func (t *modelTable) event(n int) string { return fmt.Sprintf("m.t%d_%d", n, t.era) }
 
-// rule is the event block of the table in its era.
+// rule is the event block of the table in its era. Without a primary key there is no default key,
+// and so no order.
 func (t *modelTable) rule(n int) string {
 	var old []string
+	row := []string{"row", `"v"`}
 	for _, c := range t.pk {
 		old = append(old, fmt.Sprintf("%q = old[%q]", c.name, c.name))
+		row = append(row, strconv.Quote(c.name))
+	}
+	for _, name := range t.read {
+		row = append(row, strconv.Quote(name))
+	}
+	whole, key := "row", ""
+	if t.least {
+		whole = "pick(" + strings.Join(row, ", ") + ")"
+	}
+	if t.keyless {
+		key = fmt.Sprintf("  key   = \"t%d\"\n", n)
 	}
 	return fmt.Sprintf(`
 event %q {
   table = %q
   on    = ["insert", "update", "delete", "truncate", "read"]
-  data  = { t = %d, era = %d, op = op, row = row, old = { %s } }
+%s  data  = { t = %d, era = %d, op = op, row = %s, old = { %s } }
 }
-`, t.event(n), "public."+t.name, n, t.era, strings.Join(old, ", "))
+`, t.event(n), "public."+t.name, key, n, t.era, whole, strings.Join(old, ", "))
 }
 
 // The statements. Each changes v as the mirror expects it; columns may be gone by the time it runs,
@@ -162,9 +249,15 @@ func (t *modelTable) key(rng *rand.Rand) (where string, values []string) {
 	return strings.Join(parts, " AND "), values
 }
 
+// some is a condition that holds for some of the rows.
+func (t *modelTable) some(rng *rand.Rand) string {
+	c := t.pk[rng.IntN(len(t.pk))]
+	return []string{"v % 2 = 0", ident(c.name) + " > " + c.kind.value(rng)}[rng.IntN(2)]
+}
+
 // set changes some of the columns, and always the version.
 func (t *modelTable) set(rng *rand.Rand, columns []modelColumn) string {
-	parts := []string{"v = " + t.sql() + ".v + 1"}
+	parts := []string{"v = x.v + 1"}
 	for _, c := range columns {
 		if rng.IntN(2) == 0 {
 			parts = append(parts, ident(c.name)+" = "+maybeNull(rng, c))
@@ -180,74 +273,63 @@ func maybeNull(rng *rand.Rand, c modelColumn) string {
 	return c.kind.value(rng)
 }
 
-func (t *modelTable) statement(rng *rand.Rand) string {
+func (t *modelTable) statement(rng *rand.Rand) []string {
 	t.mu.RLock()
-	columns := slices.Clone(t.columns)
+	shape := t.clone()
 	t.mu.RUnlock()
+	columns, table := shape.columns, t.sql()
+	if len(shape.leaves) > 0 && rng.IntN(4) == 0 { // a row of the other partition is refused
+		table = ident(shape.leaves[rng.IntN(2)].name)
+	}
 	where, values := t.key(rng)
-	switch n := rng.IntN(100); {
+	switch n := rng.IntN(105); {
 	case n < 45:
 		names, row := append(t.keyNames(), "v"), append(values, "1")
 		for _, c := range columns {
 			names, row = append(names, ident(c.name)), append(row, maybeNull(rng, c))
 		}
-		return fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) ON CONFLICT (%s) DO UPDATE SET %s", t.sql(),
-			strings.Join(names, ", "), strings.Join(row, ", "), strings.Join(t.keyNames(), ", "), t.set(rng, columns))
+		return []string{fmt.Sprintf("INSERT INTO %s AS x (%s) VALUES (%s) ON CONFLICT (%s) DO UPDATE SET %s", table,
+			strings.Join(names, ", "), strings.Join(row, ", "), strings.Join(t.keyNames(), ", "), t.set(rng, columns))}
 	case n < 65:
-		return fmt.Sprintf("UPDATE %s SET %s WHERE %s", t.sql(), t.set(rng, columns), where)
+		return []string{fmt.Sprintf("UPDATE %s AS x SET %s WHERE %s", table, t.set(rng, columns), where)}
 	case n < 75:
-		return fmt.Sprintf("DELETE FROM %s WHERE %s", t.sql(), where)
+		return []string{fmt.Sprintf("DELETE FROM %s WHERE %s", table, where)}
 	case n < 87: // another key; a taken one is refused
 		c := t.pk[rng.IntN(len(t.pk))]
-		return fmt.Sprintf("UPDATE %s SET %s, %s = %s WHERE %s", t.sql(), t.set(rng, columns), ident(c.name), c.kind.value(rng), where)
+		return []string{fmt.Sprintf("UPDATE %s AS x SET %s, %s = %s WHERE %s", table, t.set(rng, columns), ident(c.name), c.kind.value(rng), where)}
 	case n < 97:
-		return fmt.Sprintf("UPDATE %s SET %s WHERE v %% 3 = %d", t.sql(), t.set(rng, columns), rng.IntN(3))
+		return []string{fmt.Sprintf("UPDATE %s AS x SET %s WHERE v %% 3 = %d", table, t.set(rng, columns), rng.IntN(3))}
 	case n < 99:
-		return fmt.Sprintf("DELETE FROM %s WHERE v %% 2 = 0", t.sql())
-	default:
-		return "TRUNCATE " + t.sql()
+		return []string{fmt.Sprintf("DELETE FROM %s WHERE v %% 2 = 0", table)}
+	case n < 104:
+		return t.copyRows(rng, columns, table)
+	default: // of a partition alone it makes no event
+		return []string{"TRUNCATE " + t.sql()}
 	}
 }
 
-// ddl changes the table's columns and returns the statements.
-func (t *modelTable) ddl(rng *rand.Rand) []string {
-	alter := "ALTER TABLE " + t.sql() + " "
-	out := []string{}
-	if rng.IntN(2) == 0 { // writes of the same transaction before and after it
-		out = append(out, fmt.Sprintf("UPDATE %s SET v = v + 1 WHERE v %% 2 = 1", t.sql()))
+// copyRows replaces rows by COPY. The server writes what it then reads.
+func (t *modelTable) copyRows(rng *rand.Rand, columns []modelColumn, table string) []string {
+	names := append(t.keyNames(), "v")
+	for _, c := range columns {
+		names = append(names, ident(c.name))
 	}
-	n := rng.IntN(4)
-	if len(t.columns) == 0 {
-		n = 0
-	}
-	i := 0
-	if n > 0 {
-		i = rng.IntN(len(t.columns))
-	}
-	switch n {
-	case 0:
-		c := t.addColumn(rng)
-		def := ""
-		if rng.IntN(2) == 0 {
-			def = " DEFAULT " + c.kind.value(rng)
+	var rows, keys []string
+	for range 1 + rng.IntN(20) {
+		_, row := t.key(rng)
+		if slices.Contains(keys, row[0]) {
+			continue
 		}
-		out = append(out, alter+"ADD COLUMN "+ident(c.name)+" "+c.kind.sql+def)
-	case 1:
-		out = append(out, alter+"DROP COLUMN "+ident(t.columns[i].name))
-		t.columns = slices.Delete(slices.Clone(t.columns), i, i+1)
-	case 2:
-		t.serial++
-		name := fmt.Sprintf("r%d", t.serial)
-		out = append(out, alter+"RENAME COLUMN "+ident(t.columns[i].name)+" TO "+ident(name))
-		t.columns = slices.Clone(t.columns)
-		t.columns[i].name = name
-	case 3:
-		out = append(out, alter+"ALTER COLUMN "+ident(t.columns[i].name)+" TYPE text USING "+ident(t.columns[i].name)+"::text")
-		t.columns = slices.Clone(t.columns)
-		t.columns[i].kind = modelKinds[2]
+		keys = append(keys, row[0])
+		row = append(row, "1")
+		for _, c := range columns {
+			row = append(row, "("+maybeNull(rng, c)+")::"+c.kind.sql)
+		}
+		rows = append(rows, "SELECT "+strings.Join(row, ", "))
 	}
-	if rng.IntN(2) == 0 {
-		out = append(out, fmt.Sprintf("UPDATE %s SET v = v + 1 WHERE v %% 2 = 0", t.sql()))
+	return []string{
+		fmt.Sprintf("DELETE FROM %s WHERE %s IN (%s)", t.sql(), ident(t.pk[0].name), strings.Join(keys, ", ")),
+		"COPY (" + strings.Join(rows, " UNION ALL ") + ") TO STDOUT",
+		fmt.Sprintf("COPY %s (%s) FROM STDIN", table, strings.Join(names, ", ")),
 	}
-	return out
 }

@@ -1,7 +1,9 @@
 package integration_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/rowhook/rowhook/integration/harness"
 	"github.com/rowhook/rowhook/integration/postgres"
+	"github.com/rowhook/rowhook/relay/api"
 )
 
 // TestModel_AMirrorOfTheEventsIsTheDatabase makes random schemas, transactions, DDL, rule edits,
@@ -55,6 +58,7 @@ type modelWorld struct {
 	rng     *rand.Rand
 	cluster *postgres.Cluster
 	url     string
+	least   bool // columns = "rules"
 	tables  []*modelTable
 	daemon  *harness.Daemon
 	sink    *harness.Receiver
@@ -66,6 +70,7 @@ type modelWorld struct {
 	prepared atomic.Int64
 	commits  atomic.Int64
 	refused  atomic.Int64
+	copied   atomic.Int64   // committed rows of COPY
 	asked    sync.WaitGroup // commands under way
 }
 
@@ -78,7 +83,7 @@ func model(t *testing.T, cluster *postgres.Cluster, seed uint64) {
 		rng := rand.New(rand.NewPCG(seed, uint64(10+i)))
 		w.writers.Go(func() { w.write(ctx, rng) })
 	}
-	for range 4 + w.rng.IntN(8) {
+	for range 5 + w.rng.IntN(8) {
 		wait(ctx, time.Duration(w.rng.IntN(400))*time.Millisecond)
 		w.act()
 	}
@@ -91,11 +96,14 @@ func newModelWorld(t *testing.T, cluster *postgres.Cluster, seed uint64) *modelW
 	t.Helper()
 	w := &modelWorld{t: t, rng: rand.New(rand.NewPCG(seed, 1)), cluster: cluster, done: map[string]int{}}
 	w.url = w.cluster.Database(t, "model")
+	w.least = w.cluster.Major() >= 15 && w.rng.IntN(4) == 0
 	for n := range 2 + w.rng.IntN(2) {
-		table := newModelTable(w.rng, n)
-		if err := w.cluster.Exec(t.Context(), "model", table.create(w.rng)); err != nil {
+		table := newModelTable(w.rng, n, w.least)
+		table.renew = w.cluster.Major() < 15
+		if err := w.cluster.Exec(t.Context(), "model", strings.Join(table.create(w.rng), ";\n")); err != nil {
 			t.Fatal(err)
 		}
+		t.Logf("%s (columns = rules: %t): key %v, keyless %t, identity %c, partitions %v", table.name, w.least, table.keyNames(), table.keyless, table.identity, table.leaves)
 		if n == 0 || w.rng.IntN(3) > 0 {
 			table.era, table.strict = 1, true
 		}
@@ -117,7 +125,8 @@ func newModelWorld(t *testing.T, cluster *postgres.Cluster, seed uint64) *modelW
 
 func (w *modelWorld) rules() string {
 	var b strings.Builder
-	b.WriteString("source \"postgres\" \"shop\" { url = env(\"DATABASE_URL\") }\n")
+	columns := map[bool]string{true: "rules", false: "all"}[w.least]
+	fmt.Fprintf(&b, "source \"postgres\" \"shop\" {\n  url     = env(\"DATABASE_URL\")\n  columns = %q\n}\n", columns)
 	for n, t := range w.tables {
 		if t.era > 0 {
 			b.WriteString(t.rule(n))
@@ -155,11 +164,13 @@ func (w *modelWorld) write(ctx context.Context, rng *rand.Rand) {
 
 func (w *modelWorld) transaction(ctx context.Context, db *pgx.Conn, rng *rand.Rand) error {
 	lines := []string{"BEGIN"}
-	any := func() string { return w.tables[rng.IntN(len(w.tables))].statement(rng) }
+	add := func() { lines = append(lines, w.tables[rng.IntN(len(w.tables))].statement(rng)...) }
 	for range 1 + rng.IntN(4) {
-		lines = append(lines, any())
+		add()
 		if rng.IntN(5) == 0 {
-			lines = append(lines, "SAVEPOINT s", any(), []string{"ROLLBACK TO s", "RELEASE s"}[rng.IntN(2)])
+			lines = append(lines, "SAVEPOINT s")
+			add()
+			lines = append(lines, []string{"ROLLBACK TO s", "RELEASE s"}[rng.IntN(2)])
 		}
 	}
 	switch rng.IntN(20) {
@@ -171,8 +182,11 @@ func (w *modelWorld) transaction(ctx context.Context, db *pgx.Conn, rng *rand.Ra
 	default:
 		lines = append(lines, "COMMIT")
 	}
+	var rows bytes.Buffer
+	var copied int64
 	for _, sql := range lines {
-		_, err := db.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol)
+		n, err := modelExec(ctx, db.PgConn(), sql, &rows)
+		copied += n
 		var server *pgconn.PgError
 		if errors.As(err, &server) && !db.IsClosed() {
 			w.refused.Add(1)
@@ -184,7 +198,24 @@ func (w *modelWorld) transaction(ctx context.Context, db *pgx.Conn, rng *rand.Ra
 		}
 	}
 	w.commits.Add(1)
+	w.copied.Add(copied)
 	return nil
+}
+
+// modelExec runs a statement, and returns how many rows COPY brought. One COPY writes rows, the next
+// reads them.
+func modelExec(ctx context.Context, db *pgconn.PgConn, sql string, rows *bytes.Buffer) (int64, error) {
+	switch {
+	case strings.HasSuffix(sql, "TO STDOUT"):
+		_, err := db.CopyTo(ctx, rows, sql)
+		return 0, err
+	case strings.HasSuffix(sql, "FROM STDIN"):
+		tag, err := db.CopyFrom(ctx, rows, sql)
+		return tag.RowsAffected(), err
+	default:
+		_, err := db.Exec(ctx, sql).ReadAll()
+		return 0, err
+	}
 }
 
 // act does something to the world.
@@ -193,23 +224,23 @@ func (w *modelWorld) act() {
 	n := w.rng.IntN(100)
 	table := w.rng.IntN(len(w.tables))
 	switch {
-	case n < 25:
+	case n < 22:
 		w.did("kill rowhook", "")
 		w.daemon.Kill9()
 		w.daemon.Start()
-	case n < 35:
+	case n < 31:
 		w.did("kill PostgreSQL", "")
 		w.cluster.Kill9()
 		w.runServer()
-	case n < 42:
+	case n < 37:
 		w.did("stop rowhook", "")
 		w.daemon.WaitReady()
 		if code := w.daemon.Term(); code != 0 {
 			w.t.Errorf("SIGTERM: rowhook exited with %d", code)
 		}
 		w.daemon.Start()
-	case n < 60:
-		w.ddl(w.tables[table])
+	case n < 64:
+		w.ddl(table)
 	case n < 80:
 		w.edit(table)
 	default:
@@ -256,14 +287,15 @@ func (w *modelWorld) connect() *pgx.Conn {
 
 // ddl changes a table in mid-stream. A refused change is none: what the table has is told by the
 // statements that went through.
-func (w *modelWorld) ddl(t *modelTable) {
+func (w *modelWorld) ddl(n int) {
 	w.t.Helper()
+	t := w.tables[n]
 	db := w.connect()
 	defer db.Close(context.Background())
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	before := t.columns
-	lines := t.ddl(w.rng)
+	before, stale, filled := t.clone(), t.stale, t.filled
+	lines, rows := t.ddl(w.rng)
 	tx, err := db.Begin(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
@@ -278,11 +310,14 @@ func (w *modelWorld) ddl(t *modelTable) {
 	}
 	if err != nil {
 		_ = tx.Rollback(w.t.Context())
-		t.columns = before
+		t.modelShape, t.stale, t.filled = before, stale, filled
 		w.did("refused DDL", err.Error())
 		return
 	}
-	t.stale = true
+	if rows {
+		t.stale, t.strict, t.filled = true, false, 0
+		w.mirror.relax(n)
+	}
 	w.did("DDL", strings.Join(lines, "; "))
 }
 
@@ -297,7 +332,10 @@ func (w *modelWorld) edit(n int) {
 		w.mirror.relax(n)
 	default:
 		t.era = max(t.era, -t.era) + 1
+		t.choose(w.rng)
+		t.stale = t.stale || w.least
 	}
+	t.filled = 0
 	w.did("edit", fmt.Sprintf("table %d in era %d", n, t.era))
 	w.daemon.SetRules(w.rules())
 	if w.rng.IntN(3) == 0 {
@@ -327,15 +365,32 @@ func (w *modelWorld) backfill(n int) {
 		return
 	}
 	w.daemon.WaitReady()
-	args := []string{"backfill", t.event(n), "-c", "CONFIG"}
+	args := []string{"backfill", t.event(n), "--json", "-c", "CONFIG"}
 	if w.rng.IntN(2) == 0 { // chunks of so few rows that much happens between them
 		args = append(args, "--rate", "20")
 	}
-	if r := w.daemon.Command(args...); r.Code != 0 {
+	all := w.rng.IntN(3) > 0
+	if !all {
+		args = append(args, "--where", t.some(w.rng))
+	}
+	r := w.daemon.Command(args...)
+	if r.Code != 0 {
 		w.did("refused backfill", r.Stderr)
 		return
 	}
-	w.did("backfill", fmt.Sprintf("of table %d", n))
+	job := w.job(r)
+	if all {
+		t.filled = job.ID
+	}
+	w.did("backfill", fmt.Sprintf("%d: %q", job.ID, args))
+}
+
+func (w *modelWorld) job(r harness.Result) (b api.Backfill) {
+	w.t.Helper()
+	if err := json.Unmarshal([]byte(r.Stdout), &b); err != nil || r.Code != 0 {
+		w.t.Fatalf("backfill: exit %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
+	}
+	return b
 }
 
 // resync reads the rows of which the events so far cannot tell all.
@@ -345,12 +400,34 @@ func (w *modelWorld) resync() {
 		if t.era <= 0 || t.strict && !t.stale {
 			continue
 		}
+		if t.filled > 0 {
+			w.job(w.daemon.Command("backfill", "show", fmt.Sprint(t.filled), "--wait", "--json", "-c", "CONFIG"))
+			continue
+		}
 		harness.Eventually(w.t, harness.Patience, func() error { // the last reload's place may be to come
 			if r := w.daemon.Command("backfill", t.event(n), "--wait", "-c", "CONFIG"); r.Code != 0 {
 				return fmt.Errorf("backfill of table %d: exit %d\n%s%s", n, r.Code, r.Stdout, r.Stderr)
 			}
 			return nil
 		})
+	}
+}
+
+// readSome reads the rows for which a condition holds, while nothing changes them.
+func (w *modelWorld) readSome(db *pgx.Conn) {
+	w.t.Helper()
+	n := w.rng.IntN(len(w.tables))
+	t := w.tables[n]
+	if t.era <= 0 {
+		return
+	}
+	where, want := t.some(w.rng), int64(0)
+	if err := db.QueryRow(w.t.Context(), "SELECT count(*) FROM "+t.sql()+" WHERE "+where).Scan(&want); err != nil {
+		w.t.Fatal(err)
+	}
+	got := w.job(w.daemon.Command("backfill", t.event(n), "--where", where, "--wait", "--json", "-c", "CONFIG"))
+	if got.Rows != want || got.Events != want {
+		w.t.Errorf("table %d where %s: %d rows read, %d events, want %d", n, where, got.Rows, got.Events, want)
 	}
 }
 
@@ -366,6 +443,7 @@ func (w *modelWorld) finish() {
 	if _, err := db.Exec(w.t.Context(), "SET TimeZone = 'UTC'; SET extra_float_digits = 3; SET bytea_output = hex", pgx.QueryExecModeSimpleProtocol); err != nil {
 		w.t.Fatal(err)
 	}
+	w.readSome(db)
 	harness.Eventually(w.t, harness.Patience, func() error {
 		for n, t := range w.tables {
 			if t.era <= 0 {
@@ -377,6 +455,9 @@ func (w *modelWorld) finish() {
 		}
 		return nil
 	})
+	if strings.Contains(w.daemon.Log(), "a rule failed on a change") {
+		w.t.Error("a rule failed on a change: see the log")
+	}
 	w.mirror.mu.Lock()
 	defer w.mirror.mu.Unlock()
 	for i, text := range w.mirror.wrong {
@@ -386,5 +467,5 @@ func (w *modelWorld) finish() {
 		}
 		w.t.Error(text)
 	}
-	w.t.Logf("%d transactions committed, %d refused, %d events (%d read by backfills), %v", w.commits.Load(), w.refused.Load(), w.mirror.events, w.mirror.reads, w.done)
+	w.t.Logf("%d transactions committed (%d rows of COPY), %d refused, %d events (%d read by backfills), %v", w.commits.Load(), w.copied.Load(), w.refused.Load(), w.mirror.events, w.mirror.reads, w.done)
 }

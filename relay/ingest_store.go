@@ -110,23 +110,22 @@ func (in *Ingest) take(final bool) *Append {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	p := &in.next
-	keptWhole, kept := in.kept.sizes()
-	chunk := in.tx.open && !in.tx.skip && (p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes || kept >= chunkBytes)
+	chunk := in.tx.open && !in.tx.skip && p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes
 	whole := p.head > in.taken.Head || len(p.gaps) > 0 || len(p.rules) > 0
 	moved := p.lsn != 0 && in.state != nil && p.lsn > in.state.LSN
 	// What a backfill noted within a half-stored transaction waits for more of it:
 	// an append without its events would end before them.
 	half := in.taken.Tail > p.head
 	if !chunk && !whole && (p.chunk == nil || half) {
-		if !moved && keptWhole == 0 {
+		if !moved {
 			return nil
 		}
-		due := time.Since(in.lastStore) >= idleStoreInterval || moved && p.lsn-in.state.LSN >= idleStoreBytes || keptWhole >= keptBytes
+		due := time.Since(in.lastStore) >= idleStoreInterval || p.lsn-in.state.LSN >= idleStoreBytes
 		if !due && !final && !p.discard {
 			return nil
 		}
 	}
-	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard, Backfill: p.update(), Rules: p.rules, Kept: in.kept.take(chunk)}
+	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard, Backfill: p.update(), Rules: p.rules}
 	// A block never holds events of complete transactions and of the open one.
 	complete, rest := p.split()
 	a.Blocks, a.Failures = complete, p.failures
@@ -157,7 +156,7 @@ func (in *Ingest) take(final bool) *Append {
 				RulesHash: in.cfg.Rules.Hash(), Generation: s.Generation, Timeline: s.Timeline,
 			}
 		}
-		s.UpdatedAt = max(time.Now().UnixMicro(), s.UpdatedAt+1) // isStored tells appends apart by it
+		s.UpdatedAt = time.Now().UnixMicro()
 		a.Source = &s
 		handed := s
 		in.state = &handed
@@ -234,7 +233,7 @@ func (in *Ingest) isStored(ctx context.Context, a *Append) bool {
 		return false
 	}
 	if a.Source == nil {
-		return a.Kept == nil || st.KeptTail > in.stored.KeptTail
+		return true
 	}
 	src, err := in.cfg.Log.SourceState(ctx, a.Source.Source)
 	return err == nil && src != nil && src.LSN == a.Source.LSN && src.UpdatedAt == a.Source.UpdatedAt
@@ -246,9 +245,6 @@ func (in *Ingest) storedAppend(a *Append) {
 	visible := a.Head > in.stored.Head
 	whole := in.stored.Tail == in.stored.Head && a.Tail == a.Head || a.DiscardTail && a.Tail == a.Head
 	in.stored.Head, in.stored.Tail = a.Head, a.Tail
-	if a.Source == nil && a.Kept != nil { // one whole run
-		in.stored.KeptTail++
-	}
 	if a.Source != nil {
 		in.addMark(mark{a.Head, a.Source.LSN})
 	}
