@@ -45,6 +45,7 @@ type eventHead struct {
 // BlockBuilder packs events into a block. The zero value is ready.
 type BlockBuilder struct {
 	block Block
+	base  int64 // the time that those of the records are relative to
 	heads map[eventHead]uint64
 }
 
@@ -57,7 +58,7 @@ func (b *BlockBuilder) Add(e *Event) {
 	place := e.ID.Place()
 	if k.Count == 0 {
 		k.Stream, k.First, k.Last = e.Stream, e.Seq, e.Seq-1
-		k.FirstTime, k.LastTime = e.Time, e.Time
+		k.FirstTime, k.LastTime, b.base = e.Time, e.Time, e.Time
 		k.FirstPlace, k.LastPlace = place, place
 		k.Data = append(k.Data, blockFormat)
 		k.Data = binary.AppendUvarint(k.Data, uint64(e.Seq-1))
@@ -102,7 +103,7 @@ func (b *BlockBuilder) Add(e *Event) {
 	d = append(d, flags)
 	d = binary.AppendUvarint(d, uint64(e.Seq-k.Last))
 	d = append(d, e.ID[:]...)
-	d = binary.AppendVarint(d, e.Time-k.FirstTime)
+	d = binary.AppendVarint(d, e.Time-b.base)
 	d = binary.AppendUvarint(d, uint64(e.Index))
 	if e.HasKey {
 		d = appendString(d, e.Key)
@@ -123,6 +124,7 @@ func (b *BlockBuilder) Add(e *Event) {
 	k.Data = d
 	k.Count++
 	k.Last = e.Seq
+	k.FirstTime = min(k.FirstTime, e.Time)
 	k.LastTime = max(k.LastTime, e.Time)
 	k.FirstPlace = min(k.FirstPlace, place)
 	k.LastPlace = max(k.LastPlace, place)

@@ -94,7 +94,8 @@ func (ep *endpoint) runClock(ctx context.Context) {
 func (ep *endpoint) tick() (wait time.Duration, probe bool) {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
-	now := time.Now().UnixMicro()
+	now := ep.d.now()
+	ep.followClock(now)
 	next := now + time.Minute.Microseconds()
 	for len(ep.waiting) > 0 {
 		it := ep.waiting[0]
@@ -145,7 +146,7 @@ func (ep *endpoint) probe(ctx context.Context) {
 	if it == nil {
 		if ep.sending+ep.replaying == 0 {
 			// Nothing waits: the next event finds out.
-			ep.recovered(time.Now().UnixMicro())
+			ep.recovered(ep.d.now())
 		}
 		return
 	}

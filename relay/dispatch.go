@@ -32,12 +32,15 @@ type DispatcherConfig struct {
 	// Grace is how long attempts under way may go on when Run is told to stop;
 	// 0 is 20 s.
 	Grace time.Duration
+	// Now is the wall clock, by which deliveries are due; nil is time.Now.
+	Now func() time.Time
 }
 
 // Dispatcher takes visible events to the endpoints that want them and records
 // what came of it.
 type Dispatcher struct {
 	cfg      DispatcherConfig
+	began    time.Time
 	streams  []string      // that are read
 	kick     chan struct{} // capacity 1: a settlement is due now
 	dirty    atomic.Bool   // there is something to record
@@ -61,11 +64,15 @@ type Dispatcher struct {
 func NewDispatcher(ctx context.Context, cfg DispatcherConfig, streams []string) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg:      cfg,
+		began:    time.Now(),
 		kick:     make(chan struct{}, 1),
 		flushes:  make(chan chan struct{}),
 		commands: make(chan func(*running)),
 		recorded: map[CursorID]int64{},
 		held:     map[string]map[string]int64{},
+	}
+	if d.cfg.Now == nil {
+		d.cfg.Now = time.Now
 	}
 	if d.cfg.Grace == 0 {
 		d.cfg.Grace = 20 * time.Second
@@ -166,7 +173,7 @@ func (d *Dispatcher) openEndpoint(ctx context.Context, e *Endpoint, row *Endpoin
 	for name, st := range states {
 		heads[name] = st.Head
 	}
-	now := time.Now().UnixMicro()
+	now := d.now()
 	created := row == nil
 	if created {
 		row = &EndpointRow{ID: e.ID, CreatedAt: now, Status: EndpointActive}
@@ -286,7 +293,7 @@ func (d *Dispatcher) vanish(ctx context.Context, row *EndpointRow, states map[st
 		heads[name] = st.Head
 	}
 	row.Status, row.Reason = EndpointVanished, "no longer in the configuration"
-	row.Versions = append(row.Versions, EndpointVersion{Version: len(row.Versions) + 1, After: heads, At: time.Now().UnixMicro()})
+	row.Versions = append(row.Versions, EndpointVersion{Version: len(row.Versions) + 1, After: heads, At: d.now()})
 	d.cfg.Logger.Warn("endpoint is no longer in the configuration, its open deliveries are held", "endpoint", row.ID)
 	return d.cfg.Ledger.PutEndpoint(ctx, row)
 }
@@ -416,7 +423,7 @@ func (d *Dispatcher) record(ctx context.Context) {
 		case asked = <-d.flushes:
 		case <-d.kick:
 		case <-tick.C:
-			if d.heldUp(time.Now().UnixMicro()) {
+			if d.heldUp(d.now()) {
 				d.dirty.Store(true)
 			}
 		case <-ctx.Done():
@@ -454,7 +461,7 @@ func (d *Dispatcher) heldUp(now int64) bool {
 // it is stored. It gives up when ctx is done: what is not recorded is sent
 // again after the next start.
 func (d *Dispatcher) settle(ctx context.Context) {
-	now := time.Now().UnixMicro()
+	now := d.now()
 	endpoints := d.endpoints()
 	s := &Settlement{Routed: map[string]int64{}, Disable: map[string]string{}}
 	// Read the heads before looking at the cursors: a cursor that then has

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 )
 
 // ErrNotRunning says that the dispatcher does not run (any more).
@@ -81,7 +80,7 @@ func (d *Dispatcher) Replay(ctx context.Context, r Replay) ([]Replay, error) {
 				continue
 			}
 			one := r
-			one.Endpoint, one.CreatedAt = ep.cfg.ID, time.Now().UnixMicro()
+			one.Endpoint, one.CreatedAt = ep.cfg.ID, d.now()
 			if err := d.cfg.Ledger.StartReplay(ctx, &one); err != nil {
 				return fmt.Errorf("start replay: %w", err)
 			}
@@ -333,7 +332,7 @@ func (d *Dispatcher) expireHeld(ctx context.Context, row *EndpointRow, stream st
 	}
 	s := &Settlement{}
 	d.mu.Lock() // the recorder writes what plan reads of d
-	ep.plan(s, d, time.Now().UnixMicro())
+	ep.plan(s, d, d.now())
 	d.mu.Unlock()
 	if err := d.cfg.Ledger.Settle(ctx, s); err != nil {
 		return 0, fmt.Errorf("record what is dead: %w", err)

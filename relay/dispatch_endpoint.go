@@ -62,6 +62,7 @@ type endpoint struct {
 	attempts        []Attempt
 	pool            []*item
 
+	offset int64 // of the wall clock to the time since the beginning, as last seen
 	health breaker
 	stats  EndpointStats
 }
@@ -171,7 +172,7 @@ func (ep *endpoint) activate(it *item) {
 		it.cur.lanes.remove(it, ep.activate)
 		return
 	}
-	if it.nextAt > time.Now().UnixMicro() {
+	if it.nextAt > ep.d.now() {
 		if it.state != itemReleased {
 			it.state = itemWaiting
 		}
@@ -238,7 +239,7 @@ func (ep *endpoint) pick() *item {
 	switch {
 	case ep.closing, ep.disabled != "", ep.unrecorded+ep.sending+ep.replaying >= recordMax:
 		return nil
-	case ep.pausedUntil > 0 && ep.pausedUntil > time.Now().UnixMicro():
+	case ep.pausedUntil > 0 && ep.pausedUntil > ep.d.now():
 		return nil
 	}
 	live := ep.sending < ep.maxInFlight()
@@ -288,7 +289,7 @@ func (ep *endpoint) attempt(it *item) {
 	if !released {
 		it.state = itemSending
 	}
-	it.started = time.Now().UnixMicro()
+	it.started = ep.d.now()
 	n := it.attempts + 1
 	replay := it.again || it.cur.id.Replay > 0
 	ep.mu.Unlock()
@@ -345,7 +346,7 @@ func (ep *endpoint) load(it *item) (*Event, error) {
 
 // finish does what the outcome of an attempt asks for.
 func (ep *endpoint) finish(it *item, out Outcome, released bool) {
-	now := time.Now().UnixMicro()
+	now := ep.d.now()
 	probe := it.probe
 	it.probe = false
 	if out.Result == Cut {

@@ -102,3 +102,47 @@ func TestDispatcher_ExpireMakesDeadWhatIsHeldForAVanishedEndpoint(t *testing.T) 
 		l.stop(t)
 	})
 }
+
+// A clock that was hours ahead is set right: what is due in some seconds is due in
+// some seconds, and an endpoint that is down is looked at each second.
+func TestDispatcher_AClockThatIsSetBackHoldsUpNothing(t *testing.T) {
+	for name, class := range map[string]relay.ErrorClass{"a retry": relay.ErrStatus5, "an endpoint that is down": relay.ErrConnect} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &writer{store: &relaytest.Memory{}, feed: relay.NewFeed()}
+				w.feed.Open(stream, 0)
+				var well atomic.Bool
+				sink := &relaytest.Sink{Script: func(context.Context, relaytest.Sent) relay.Outcome {
+					if well.Load() {
+						return relay.Outcome{}
+					}
+					return failed(class)
+				}}
+				var ahead atomic.Int64
+				ahead.Store(int64(3 * time.Hour))
+				d, err := relay.NewDispatcher(context.Background(), relay.DispatcherConfig{
+					Ledger: w.store, Feed: w.feed, Logger: quiet(), Grace: time.Millisecond,
+					Now:       func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
+					Endpoints: []*relay.Endpoint{{ID: "e", Events: patterns(t, "**"), Sink: sink, Retry: relay.RetryPolicy{Jitter: -1}}},
+				}, []string{stream})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(context.Background())
+				l := &life{d, cancel, make(chan error, 1)}
+				go func() { l.done <- d.Run(ctx) }()
+				w.add(t, keyed("a"), keyed("b"))
+				time.Sleep(2500 * time.Millisecond)
+				synctest.Wait()
+				ahead.Store(0)
+				well.Store(true)
+				time.Sleep(3 * time.Second) // the retry is due after 5 s in all, a probe after 1 s
+				synctest.Wait()
+				if got := l.Status()[0].Stats.Delivered; got != 2 {
+					t.Errorf("%d of 2 are delivered", got)
+				}
+				l.stop(t)
+			})
+		})
+	}
+}

@@ -12,6 +12,25 @@ import (
 )
 
 // The golden ids of this test are in receivers' databases: they never change.
+// Commit times do not rise, and the clock may be set back.
+func TestBlock_TimesLieWithinItsBounds(t *testing.T) {
+	var b relay.BlockBuilder
+	times := []int64{50, 70, 30}
+	for i, at := range times {
+		b.Add(&relay.Event{Seq: int64(i + 1), Stream: "s", Time: at})
+	}
+	k := b.Finish()
+	if k.FirstTime != 30 || k.LastTime != 70 {
+		t.Errorf("the bounds are %d and %d", k.FirstTime, k.LastTime)
+	}
+	r := k.Reader()
+	for e := (relay.Event{}); r.Next(&e); {
+		if want := times[e.Seq-1]; e.Time != want {
+			t.Errorf("event %d is of %d, want %d", e.Seq, e.Time, want)
+		}
+	}
+}
+
 func TestEventID_NeverChanges(t *testing.T) {
 	f := relay.IDFacts{
 		SystemID: 7340000000000000001, CommitLSN: 0x16B3748, XID: 731, CommitTime: 1700000000123456,

@@ -56,6 +56,9 @@ type IngestConfig struct {
 	// Epoch is the time the connection was made, in microseconds since the Unix
 	// epoch, a fact of the ids of notifications.
 	Epoch int64
+	// LastNotify is the place of the last event of a stream of notifications; the
+	// places of those that come rise from there, whatever the clock says.
+	LastNotify int64
 }
 
 // Ingest passes the changes of one stream through the rules and appends the
@@ -140,6 +143,8 @@ func NewIngest(ctx context.Context, cfg IngestConfig, state *SourceState) (*Inge
 		waiting:  slices.Clone(cfg.Waiting),
 		wake:     make(chan struct{}, 1),
 		stats:    cfg.Stats,
+
+		lastNotify: cfg.LastNotify,
 	}
 	if in.stats == nil {
 		in.stats = new(IngestStats)
@@ -339,7 +344,7 @@ func (in *Ingest) Change(c *Change) error {
 func (in *Ingest) single(c *Change) error {
 	var events uint32
 	f := IDFacts{SystemID: in.cfg.SystemID, Kind: c.Op, Ordinal: c.Ordinal}
-	now := time.Now().UnixMicro()
+	at := time.Now().UnixMicro()
 	switch c.Op {
 	case Message:
 		if c.LSN <= in.position() {
@@ -350,11 +355,11 @@ func (in *Ingest) single(c *Change) error {
 			return fmt.Errorf("message at %s outside its transaction came inside another", c.LSN)
 		}
 	case Notify:
-		now = max(c.Time, in.lastNotify+1)
-		in.lastNotify = now
-		f.CommitLSN, f.XID, f.CommitTime = LSN(now), c.PID, in.cfg.Epoch
+		at = c.Time
+		in.lastNotify = max(at, in.lastNotify+1)
+		f.CommitLSN, f.XID, f.CommitTime = LSN(in.lastNotify), c.PID, in.cfg.Epoch
 	}
-	if err := in.judge(c, &f, now, &events); err != nil {
+	if err := in.judge(c, &f, at, &events); err != nil {
 		return err
 	}
 	in.next.head = in.next.tail

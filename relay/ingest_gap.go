@@ -8,13 +8,12 @@ package relay
 func (in *Ingest) Gap(g *Gap, typ string, data []byte) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	at := max(g.At, in.lastNotify+1)
-	in.lastNotify = at
-	f := IDFacts{SystemID: in.cfg.SystemID, CommitLSN: LSN(at), CommitTime: in.cfg.Epoch, Kind: System, Rule: typ}
+	in.lastNotify = max(g.At, in.lastNotify+1)
+	f := IDFacts{SystemID: in.cfg.SystemID, CommitLSN: LSN(in.lastNotify), CommitTime: in.cfg.Epoch, Kind: System, Rule: typ}
 	in.next.tail++
 	in.next.builder.Add(&Event{
 		ID: f.ID(), Seq: in.next.tail, Stream: in.cfg.Stream, Source: in.cfg.Source, Type: typ, Version: 1,
-		Op: System, Time: at, Generation: 1, Data: data,
+		Op: System, Time: g.At, Generation: 1, Data: data,
 	})
 	in.next.head = in.next.tail
 	in.next.gaps = append(in.next.gaps, g)

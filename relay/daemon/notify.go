@@ -107,9 +107,13 @@ func (s *source) openNotify(ctx context.Context) (*notifications, error) {
 	if err != nil {
 		return nil, err
 	}
+	last, err := s.d.lastEvent(ctx, notifyStream(s.cfg.Name))
+	if err != nil {
+		return nil, err
+	}
 	ic := relay.IngestConfig{
 		Stream: notifyStream(s.cfg.Name), Source: s.cfg.Name, Rules: s.rules.Load().RuleSet, Log: s.d.store, Feed: s.d.feed,
-		Logger: s.d.log, MaxFailures: -1, Stats: &s.notifyStats, Epoch: time.Now().UnixMicro(),
+		Logger: s.d.log, MaxFailures: -1, Stats: &s.notifyStats, Epoch: time.Now().UnixMicro(), LastNotify: int64(last.Place),
 	}
 	if st != nil {
 		ic.SystemID = st.SystemID
@@ -192,6 +196,9 @@ func (n *notifications) roomAgain() {
 // and as an event. lost is how many are known to be; 0 is unknown.
 func (n *notifications) gap(from, to time.Time, lost int, why string) {
 	from, to = from.UTC().Round(0), to.UTC().Round(0) // the length is that of the times that are said
+	if from.After(to) {
+		from = to // the clock was set back
+	}
 	s, length := n.s, to.Sub(from)
 	if lost > 0 {
 		why = fmt.Sprintf("%s, %d were given up", why, lost)

@@ -79,21 +79,28 @@ func (s *source) session(ctx context.Context) error {
 // lastTransaction returns the transaction of the last event in the log, when
 // the source's present history made it.
 func (s *source) lastTransaction(ctx context.Context, st *relay.SourceState) (last cdc.Seam, err error) {
-	stream, err := s.d.store.Stream(ctx, walStream(s.cfg.Name))
-	if err != nil || stream.Head == 0 {
+	e, err := s.d.lastEvent(ctx, walStream(s.cfg.Name))
+	if err == nil && e.Generation == st.Generation && relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Truncate).Has(e.Op) {
+		last = cdc.Seam{LSN: relay.LSN(e.Place), Time: e.Time}
+	}
+	return last, err
+}
+
+// lastEvent returns the last visible event of a stream, a zero one when the log
+// has none.
+func (d *Daemon) lastEvent(ctx context.Context, stream string) (last relay.Event, err error) {
+	st, err := d.store.Stream(ctx, stream)
+	if err != nil || st.Head == 0 {
 		return last, err
 	}
-	blocks, err := s.d.store.Blocks(ctx, walStream(s.cfg.Name), stream.Head-1, 1)
+	blocks, err := d.store.Blocks(ctx, stream, st.Head-1, 1)
 	if err != nil {
 		return last, err
 	}
 	for _, b := range blocks {
 		r := b.Reader()
 		for e := (relay.Event{}); r.Next(&e); {
-			last = cdc.Seam{}
-			if e.Generation == st.Generation && relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Truncate).Has(e.Op) {
-				last = cdc.Seam{LSN: relay.LSN(e.Place), Time: e.Time}
-			}
+			last = e
 		}
 	}
 	return last, nil
