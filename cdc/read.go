@@ -13,11 +13,12 @@ import (
 	"github.com/rowhook/rowhook/relay"
 )
 
-// readOptions are those of sessions that read tables. Values are printed as in
-// the stream. No timeout of the database or the role ends a chunk. A policy that
+// readOptions are those of sessions that make snapshots and read tables. Values
+// are printed as in the stream. No timeout of the database or the role ends a
+// chunk, or the wait for transactions before one. A policy that
 // would hide rows is an error. The key's index is used also where the planner
 // would sort the whole table, chunk for chunk.
-const readOptions = SessionOptions + " -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c lock_timeout=2000" +
+const readOptions = SessionOptions + " -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c lock_timeout=0" +
 	" -c row_security=off -c standard_conforming_strings=on -c enable_seqscan=off -c enable_sort=off -c enable_incremental_sort=off" +
 	" -c enable_bitmapscan=off -c max_parallel_workers_per_gather=0 -c jit=off"
 
@@ -48,7 +49,7 @@ var ErrTableChanged = errors.New("the table was altered or truncated while it wa
 type reader struct{ conn *pgx.Conn }
 
 func newReader(ctx context.Context, url relay.Secret) (*reader, error) {
-	conn, err := connect(ctx, url, "backfill", readOptions)
+	conn, err := connect(ctx, url, "backfill", readOptions+" -c lock_timeout=2000")
 	if err != nil {
 		return nil, err
 	}

@@ -223,7 +223,7 @@ func (s *session) pause(ctx context.Context, full <-chan struct{}) error {
 		}
 		if s.stopping != nil && probed == nil && !now.Before(nextProbe) {
 			if now.Sub(from) < 2*probeEvery {
-				s.log.Info("reading paused until there is room in the log")
+				s.log.Info("reading is paused", "until", s.handler.Waits())
 			}
 			probed = make(chan bool, 1)
 			go func(to chan<- bool) { to <- s.stopping(ctx) }(probed)

@@ -89,6 +89,8 @@ func (h *strict) Change(c *relay.Change) error {
 func (h *strict) Durable() relay.LSN    { return 0 }
 func (h *strict) Full() <-chan struct{} { return nil }
 
+func (h *strict) Waits() string { return "" }
+
 // script joins the payloads of CopyData messages.
 func script(messages ...[]byte) (out []byte) {
 	for _, m := range messages {

@@ -99,6 +99,8 @@ func (h *handled) Durable() relay.LSN {
 	return h.durable
 }
 
+func (h *handled) Waits() string { return "the test goes on" }
+
 func (h *handled) Full() <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()

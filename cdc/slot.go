@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,6 +42,10 @@ type SlotOptions struct {
 	// returns.
 	Exported func(ctx context.Context, snapshot string, point relay.LSN)
 
+	// Waits, when not nil, is called now and then while the slot waits for
+	// transactions to end, with those that are open.
+	Waits func(open string)
+
 	// temporary has the slot go with the connection that makes it.
 	temporary bool
 }
@@ -75,7 +80,9 @@ func CreateSlot(ctx context.Context, url relay.Secret, slot string, o SlotOption
 	defer stop()
 	bounded, done := context.WithTimeout(context.WithoutCancel(ctx), wait+connectTimeout)
 	defer done()
+	told := tellWaits(bounded, url, conn.PID(), o.Waits)
 	rows, err := ask(bounded, conn, command)
+	told()
 	switch {
 	case err == nil && len(rows) == 1 && len(rows[0]) > 2:
 		point, err := relay.ParseLSN(rows[0][1])
@@ -94,6 +101,48 @@ func CreateSlot(ctx context.Context, url relay.Secret, slot string, o SlotOption
 			"create slot %s: it waits for every transaction that has written, of any database of the cluster, to end; after %s these are open: %s", slot, wait, blockers)}
 	}
 	return 0, slotError(slot, err)
+}
+
+// tellWaits tells what the session waits for, again and again until the returned
+// function is called.
+func tellWaits(ctx context.Context, url relay.Secret, pid uint32, tell func(open string)) (stop func()) {
+	if tell == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(waitTells)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if !blocked(ctx, url, pid) {
+				continue
+			}
+			if open := slotBlockers(ctx, url); ctx.Err() == nil {
+				tell(open)
+			}
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// blocked reports whether a session is known to wait for the end of a transaction.
+func blocked(ctx context.Context, url relay.Secret, pid uint32) (is bool) {
+	conn, err := connect(ctx, url, "inspect", SessionOptions)
+	if err != nil {
+		return false
+	}
+	defer disconnect(conn)
+	err = conn.QueryRow(ctx, blockedSQL, pid).Scan(&is)
+	return is && err == nil
 }
 
 // slotError explains why a slot could not be created.

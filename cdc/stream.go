@@ -42,6 +42,8 @@ type Handler interface {
 	// Full returns nil when there is room for more, and otherwise a channel that
 	// is closed when there is room again. It is called once a message.
 	Full() <-chan struct{}
+	// Waits says, to a person, what has to happen before there is room again.
+	Waits() string
 }
 
 // Stream reads one slot.

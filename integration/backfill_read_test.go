@@ -125,6 +125,7 @@ func TestBackfill_SaysWhatIsMissing(t *testing.T) {
 		CREATE ROLE feed LOGIN REPLICATION;
 		CREATE SCHEMA hidden; CREATE TABLE hidden.t (id int PRIMARY KEY);
 		CREATE TABLE closed (id int PRIMARY KEY); CREATE TABLE keyless (id int);
+		CREATE TABLE partly (id int PRIMARY KEY, v text, w text); INSERT INTO partly VALUES (1, 'a', 'b'); GRANT SELECT (id, v) ON partly TO feed;
 		CREATE TABLE guarded (id int PRIMARY KEY); ALTER TABLE guarded ENABLE ROW LEVEL SECURITY; GRANT SELECT ON guarded, keyless TO feed;
 		CREATE TABLE fine (id int PRIMARY KEY, v text); INSERT INTO fine SELECT i, i FROM generate_series(1, 1000) i; GRANT SELECT ON fine TO feed; ANALYZE fine`); err != nil {
 		t.Fatal(err)
@@ -139,6 +140,7 @@ func TestBackfill_SaysWhatIsMissing(t *testing.T) {
 		want  []string
 	}{
 		"no grant":     {table("closed"), "", []string{"may not read", `GRANT SELECT ON "public"."closed" TO "feed";`}},
+		"no column's":  {table("partly"), "", []string{"may not read", `GRANT SELECT ON "public"."partly" TO "feed";`}},
 		"no schema":    {relay.TableName{Schema: "hidden", Name: "t"}, "", []string{`GRANT USAGE ON SCHEMA "hidden" TO "feed";`}},
 		"row security": {table("guarded"), "", []string{"row level security", `ALTER ROLE "feed" WITH BYPASSRLS;`}},
 		"no key":       {table("keyless"), "", []string{"neither a primary key nor a unique index"}},
@@ -172,6 +174,9 @@ func TestBackfill_SaysWhatIsMissing(t *testing.T) {
 		t.Errorf("about %d rows, %v", rows, err)
 	}
 	s := snapshots(t, url)
+	if got := readAll(t, s, cdc.TableRead{Table: table("partly"), Columns: []string{"v"}}, 4); fmt.Sprint(got) != "[id=1 v=a]" {
+		t.Errorf("with the right to two columns: %v", got)
+	}
 	if got := readAll(t, s, cdc.TableRead{Table: table("fine"), Where: "id % 100 = 0 OR id = 1", Columns: []string{}}, 4); fmt.Sprint(got) != "[id=1 id=100 id=200 id=300 id=400 id=500 id=600 id=700 id=800 id=900 id=1000]" {
 		t.Errorf("read %v", got)
 	}

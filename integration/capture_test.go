@@ -148,6 +148,8 @@ func (c *captured) Durable() relay.LSN {
 	return c.durable
 }
 
+func (c *captured) Waits() string { return "the test goes on" }
+
 func (c *captured) Full() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()

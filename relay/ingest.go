@@ -218,6 +218,19 @@ func (in *Ingest) Full() <-chan struct{} {
 	return in.room
 }
 
+// Waits says what has to happen before there is room for more.
+func (in *Ingest) Waits() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch {
+	case in.paused != "":
+		return "the log takes events again: " + in.paused
+	case in.gate.held || in.gate.message != nil:
+		return "a backfill has read the rows whose place is before what comes next"
+	}
+	return "the store has taken what was read"
+}
+
 // Pause stops the reading for the given reason until Resume.
 func (in *Ingest) Pause(reason string) {
 	in.mu.Lock()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -94,59 +92,6 @@ func backfillLine(b *api.Backfill) string {
 		line += ": " + printable(b.Reason)
 	}
 	return line
-}
-
-// followEvery is how often a backfill that is waited for is looked at.
-const followEvery = 200 * time.Millisecond
-
-// followBackfill waits for the end of a backfill, with a bar on a terminal.
-func (p *program) followBackfill(ctx context.Context, b backend, job *api.Backfill, asJSON bool) error {
-	width, _ := p.terminal(p.stderr)
-	tick := time.NewTicker(followEvery)
-	defer tick.Stop()
-	for !job.HasEnded() {
-		if width > 0 {
-			fmt.Fprintf(p.stderr, "\r\x1b[K%s", progressBar(job, width))
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			if width > 0 {
-				fmt.Fprintln(p.stderr)
-			}
-			fmt.Fprintf(p.stderr, "backfill %d goes on; see 'rowhook backfill show %d', or end it with 'rowhook backfill cancel %d'\n", job.ID, job.ID, job.ID)
-			return ctx.Err()
-		}
-		res, err := b.Backfills(ctx, &api.BackfillsRequest{ID: job.ID})
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-		if err == nil {
-			job = &res.Backfills[0]
-		}
-	}
-	if width > 0 {
-		fmt.Fprint(p.stderr, "\r\x1b[K")
-	}
-	if err := p.printBackfill(job, asJSON); err != nil {
-		return err
-	}
-	if job.State != api.BackfillDone {
-		return &exitError{code: exitFailure}
-	}
-	return nil
-}
-
-// progressBar draws how far a backfill is in one line of the width.
-func progressBar(b *api.Backfill, width int) string {
-	const most = 30
-	line := backfillLine(b)
-	bar := min(most, width-len(line)-4)
-	if b.Estimate == 0 || bar < 5 {
-		return short(line, max(width-1, 1))
-	}
-	full := int(int64(bar) * min(b.Rows, b.Estimate) / b.Estimate)
-	return "[" + strings.Repeat("#", full) + strings.Repeat(".", bar-full) + "] " + line
 }
 
 func (p *program) backfillListCommand() *cobra.Command {

@@ -60,6 +60,7 @@ func (f *fake) Status(context.Context, *api.StatusRequest) (*api.Status, error) 
 			LastChange: noon.Add(-3 * time.Second), Changes: 200, Events: 30, Gaps: 1,
 			LastGap:  &api.Gap{Generation: 2, At: noon.Add(-time.Hour), Reason: "reset to now"},
 			Channels: []api.ChannelStatus{{Name: "exports", Listening: true}, {Name: "imports"}},
+			Backfill: &api.Backfill{ID: 3, Event: "order.snapshot", State: api.BackfillRunning, Rows: 40, Events: 40, Estimate: 100, RowsPerSecond: 500.4, Reason: "waits for the stream to catch up"},
 		}},
 		Rules: []api.RuleStatus{
 			{Name: "order.paid", Source: "shop", Seen: 200, Matched: 30, Failed: 2, LastMatch: noon.Add(-90 * time.Second),

@@ -274,3 +274,5 @@ func (r *recorder) Durable() relay.LSN { return r.end }
 
 // Full implements cdc.Handler: there is always room.
 func (r *recorder) Full() <-chan struct{} { return nil }
+
+func (r *recorder) Waits() string { return "" }

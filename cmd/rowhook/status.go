@@ -131,6 +131,9 @@ func (p *program) printSources(st *api.Status) error {
 				fmt.Fprintf(p.stdout, "  %s goes over to rules %s, loaded %s, when it has been read up to their place\n", printable(s.Name), printable(r.Waiting), p.clock(r.WaitingSince))
 			}
 		}
+		if b := s.Backfill; b != nil {
+			fmt.Fprintf(p.stdout, "  %s has backfill %d of %s under way: %s\n", printable(s.Name), b.ID, printable(b.Event), backfillLine(b))
+		}
 		if g := s.LastGap; g != nil {
 			fmt.Fprintf(p.stdout, "  %s has a gap before generation %d, %s: %s\n", printable(s.Name), g.Generation, p.clock(g.At), paragraph(g.Reason, "    "))
 		}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -296,17 +297,8 @@ func (d *Daemon) Command(args ...string) Result {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	args = append([]string{}, args...)
-	for i := range args {
-		switch args[i] {
-		case "CONFIG":
-			args[i] = d.configDir()
-		case "DATA":
-			args[i] = d.DataDir
-		}
-	}
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, d.o.Binary, args...)
+	cmd := exec.CommandContext(ctx, d.o.Binary, d.folders(args)...)
 	cmd.Dir, cmd.Env = d.Dir, d.env()
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -315,6 +307,20 @@ func (d *Daemon) Command(args ...string) Result {
 		d.t.Fatalf("rowhook %s: %v", strings.Join(args, " "), errors.Join(err, ctx.Err()))
 	}
 	return Result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// folders returns the arguments with the folders that CONFIG and DATA stand for.
+func (d *Daemon) folders(args []string) []string {
+	args = slices.Clone(args)
+	for i := range args {
+		switch args[i] {
+		case "CONFIG":
+			args[i] = d.configDir()
+		case "DATA":
+			args[i] = d.DataDir
+		}
+	}
+	return args
 }
 
 // Log is all that the daemon has written to its standard streams, over all its starts.

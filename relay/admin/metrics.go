@@ -74,6 +74,9 @@ var (
 	descNotifyGaps   = desc("notify_gaps_total", "Times in which notifications may have been lost.", "source")
 	descNotifyLength = desc("notify_gap_seconds_total", "Length of the times in which notifications may have been lost.", "source")
 	descChannelUp    = desc("channel_up", "1 while the channel is listened to.", "source", "channel")
+	descBackfillRows = desc("backfill_rows", "Rows that the backfill under way has read; absent when there is none.", "source", "rule")
+	descBackfillOf   = desc("backfill_rows_estimated", "About how many rows there were when the backfill under way began.", "source", "rule")
+	descBackfillWait = desc("backfill_waiting", "1 while the backfill under way waits; backfill show says for what.", "source", "rule")
 	descChannelN     = desc("channel_notifications_total", "Notifications received.", "source", "channel")
 
 	descRuleSeen    = desc("rule_seen_total", "Changes the rule was asked about.", "rule")
@@ -98,7 +101,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 		descUp, descBuildInfo,
 		descLogBytes, descLogMaxBytes, descLogFull, descStoreAppend, descStoreErrors,
 		descSourceUp, descSourceState, descSourceLag, descSourceP, descSourceCF, descSourceWAL, descSourceWALMax, descSourceSafe, descSourceGen, descSourceLast,
-		descSourceTx, descSourceChg, descSourceEvents, descSourceRec, descSourceGaps, descNotifyGaps, descNotifyLength, descChannelUp, descChannelN,
+		descSourceTx, descSourceChg, descSourceEvents, descSourceRec, descSourceGaps, descNotifyGaps, descNotifyLength, descChannelUp, descChannelN, descBackfillRows, descBackfillOf, descBackfillWait,
 		descRuleSeen, descRuleMatched, descRuleFailed,
 		descEndpointUp, descEndpointBehind, descEndpointOldest, descEndpointInFlight, descEndpointRetrying, descEndpointDead, descEndpointHeld,
 		descDeliveries, descAttempts, descLatency,
@@ -192,6 +195,11 @@ func (e emitter) source(s *api.SourceStatus) {
 	e.counter(descSourceEvents, s.Events, s.Name)
 	e.counter(descSourceRec, s.Reconnects, s.Name)
 	e.counter(descSourceGaps, s.Gaps, s.Name)
+	if b := s.Backfill; b != nil {
+		e.gauge(descBackfillRows, float64(b.Rows), s.Name, b.Event)
+		e.gauge(descBackfillOf, float64(b.Estimate), s.Name, b.Event)
+		e.gauge(descBackfillWait, number(b.Reason != ""), s.Name, b.Event)
+	}
 	if len(s.Channels) > 0 {
 		e.counter(descNotifyGaps, s.NotifyGaps, s.Name)
 		e.ch <- prometheus.MustNewConstMetric(descNotifyLength, prometheus.CounterValue, s.NotifyGapSeconds, s.Name)

@@ -23,6 +23,7 @@ func sample() *api.Status {
 			LagBytes: ptr(2232), RetainedBytes: ptr(4096), SafeBytes: ptr(8192), LastChange: noon.Add(-3 * time.Second), Generation: 2,
 			Transactions: 10, Changes: 200, Events: 30, Reconnects: 4, Gaps: 1,
 			Channels: []api.ChannelStatus{{Name: "exports", Listening: true, Notifications: 6}}, NotifyGaps: 2, NotifyGapSeconds: 1.5,
+			Backfill: &api.Backfill{ID: 3, Event: "order.snapshot", State: api.BackfillRunning, Rows: 40, Estimate: 100},
 		}},
 		Rules: []api.RuleStatus{
 			{Name: "order.paid", Type: "order.paid", Version: 1, Source: "shop", Seen: 200, Matched: 30, Failed: 2},

@@ -116,6 +116,8 @@ type SourceStatus struct {
 	NotifyGapSeconds float64 `json:"notify_gap_seconds,omitempty"`
 	// Rules says which rules judge the source's changes.
 	Rules SourceRules `json:"rules,omitzero"`
+	// Backfill is the one under way; absent when there is none.
+	Backfill *Backfill `json:"backfill,omitempty"`
 }
 
 // SourceRules is the rule set that judges a source.

@@ -27,6 +27,10 @@ const (
 	// holdPatience is how long live changes wait for a snapshot of which it is not
 	// known what it waits for. Then they go on, and the snapshot comes too late.
 	holdPatience = 10 * time.Second
+	// near is how many bytes of WAL the stream may be behind when a snapshot is
+	// made, which is a moment's reading. It cannot always be 0: what is flushed may
+	// end within a record, which is whole only when somebody commits.
+	near = 1 << 20
 	// tellEvery is how often it is logged what a snapshot waits for.
 	tellEvery = time.Minute
 )
@@ -66,8 +70,7 @@ func (f *firstSnapshot) close() {
 
 // liveBackfill is the backfill under way.
 type liveBackfill struct {
-	id       int64
-	progress relay.BackfillProgress
+	job relay.Backfill
 	// note says what it waits for.
 	note string
 	// holding says that the stream waits for rows.
@@ -81,7 +84,7 @@ type liveBackfill struct {
 // rate returns the rows read a second.
 func (l *liveBackfill) rate() float64 {
 	if s := time.Since(l.began).Seconds(); s > 0 {
-		return float64(l.progress.Rows-l.before) / s
+		return float64(l.job.Progress.Rows-l.before) / s
 	}
 	return 0
 }
@@ -216,10 +219,10 @@ func (b *backfiller) begin(ctx context.Context, job *relay.Backfill) (jobCtx con
 	ended := make(chan struct{})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.live.id != job.ID {
-		b.live = liveBackfill{id: job.ID, began: time.Now(), before: job.Progress.Rows}
+	if b.live.job.ID != job.ID {
+		b.live = liveBackfill{began: time.Now(), before: job.Progress.Rows}
 	}
-	b.live.progress, b.live.cancel, b.live.ended = job.Progress, cancel, ended
+	b.live.job, b.live.cancel, b.live.ended = *job, cancel, ended
 	return jobCtx, func() {
 		cancel()
 		close(ended)
@@ -234,7 +237,7 @@ func (b *backfiller) begin(ctx context.Context, job *relay.Backfill) (jobCtx con
 func (b *backfiller) stop(id int64) {
 	b.mu.Lock()
 	cancel, ended := b.live.cancel, b.live.ended
-	if b.live.id != id {
+	if b.live.job.ID != id {
 		cancel = nil
 	}
 	b.mu.Unlock()
@@ -365,7 +368,7 @@ func (b *backfiller) chunk(ctx, jobCtx context.Context, in *relay.Ingest, snaps 
 	b.setNote("waits for the stream to catch up")
 	_, flushed, err := snaps.Positions(jobCtx)
 	if err == nil {
-		err = in.Reached(jobCtx, flushed)
+		err = in.Reached(jobCtx, flushed-min(flushed, near))
 	}
 	var written relay.LSN
 	if err == nil {
@@ -417,7 +420,7 @@ func (b *backfiller) close(ctx context.Context, chunk *relay.Chunk, job *relay.B
 	}
 	job.Progress = progress
 	b.mu.Lock()
-	b.live.progress = progress
+	b.live.job.Progress = progress
 	b.mu.Unlock()
 	return done, err
 }

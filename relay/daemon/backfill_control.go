@@ -110,19 +110,37 @@ func (d *Daemon) Backfills(ctx context.Context, req *api.BackfillsRequest) (*api
 				b.Reason += ": " + reason
 			}
 		}
-		if live.id != b.ID {
-			continue
-		}
-		if live.cancel != nil && b.Reason == "" {
-			b.State, b.RowsPerSecond = api.BackfillRunning, live.rate()
-		}
-		b.Rows = max(b.Rows, live.progress.Rows)
-		b.Estimate = max(b.Estimate, live.progress.Estimate)
-		if b.Reason == "" {
-			b.Reason = live.note
+		if live.job.ID == b.ID {
+			live.tell(b)
 		}
 	}
 	return res, nil
+}
+
+// tell completes what is known of the backfill under way.
+func (l *liveBackfill) tell(b *api.Backfill) {
+	if l.cancel != nil && b.Reason == "" {
+		b.State, b.RowsPerSecond = api.BackfillRunning, l.rate()
+		if b.Rate > 0 { // the first rows come at once
+			b.RowsPerSecond = min(b.RowsPerSecond, float64(b.Rate))
+		}
+	}
+	b.Rows = max(b.Rows, l.job.Progress.Rows)
+	b.Estimate = max(b.Estimate, l.job.Progress.Estimate)
+	if b.Reason == "" {
+		b.Reason = l.note
+	}
+}
+
+// backfill returns the backfill under way, nil when there is none.
+func (s *source) backfill() *api.Backfill {
+	live := s.backfills.status()
+	if live.cancel == nil {
+		return nil
+	}
+	b := admin.Backfill(&live.job)
+	live.tell(&b)
+	return &b
 }
 
 // StartBackfill implements admin.Changes: the rows are read when the daemon

@@ -72,7 +72,7 @@ func (b *backfiller) estimate(ctx context.Context, rule *relay.Rule, job *relay.
 	}
 	job.Progress.Estimate = max(n, 1)
 	b.mu.Lock()
-	b.live.progress = job.Progress
+	b.live.job.Progress = job.Progress
 	b.mu.Unlock()
 	return nil
 }
@@ -134,7 +134,7 @@ func (b *backfiller) read(ctx context.Context, chunk *relay.Chunk, snap *cdc.Sna
 		end, err := snap.Read(ctx, t, limits, func(rel *relay.Relation, row relay.Row, key [][]byte) error {
 			if rows++; rows%256 == 0 {
 				b.mu.Lock()
-				b.live.progress.Rows += 256
+				b.live.job.Progress.Rows += 256
 				b.mu.Unlock()
 			}
 			return chunk.Read(ctx, rel, row, key)

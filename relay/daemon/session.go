@@ -76,6 +76,13 @@ func (s *source) session(ctx context.Context) error {
 	return err
 }
 
+// slotWaits says which transactions the making of the slot waits for.
+func (s *source) slotWaits(open string) {
+	if s.setState(api.SourceStarting, "its slot waits for every transaction that has written, of any database of the cluster, to end; these are open: "+open) {
+		s.log.Warn("the slot waits for long transactions", "slot", s.cfg.Slot, "open", open)
+	}
+}
+
 // lastTransaction returns the transaction of the last event in the log, when
 // the source's present history made it.
 func (s *source) lastTransaction(ctx context.Context, st *relay.SourceState) (last cdc.Seam, err error) {

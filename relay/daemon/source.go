@@ -566,7 +566,7 @@ func (s *source) createSlot(ctx context.Context, sv *cdc.ServerState, plan *rela
 			return state, err
 		}
 	}
-	o := cdc.SlotOptions{Failover: s.cfg.Failover && sv.CanFailover()}
+	o := cdc.SlotOptions{Failover: s.cfg.Failover && sv.CanFailover(), Waits: s.slotWaits}
 	if snapshot {
 		o.Exported = s.backfills.adopt
 	}
@@ -574,6 +574,7 @@ func (s *source) createSlot(ctx context.Context, sv *cdc.ServerState, plan *rela
 	if err != nil {
 		return state, err
 	}
+	s.setState(api.SourceStarting, "")
 	s.log.Info("slot created", "slot", s.cfg.Slot, "lsn", lsn.String())
 	state.Phase, state.LSN, state.UpdatedAt = relay.PhaseStreaming, lsn, time.Now().UnixMicro()
 	return state, stored(s.d.store.PutSource(ctx, &state, nil))

@@ -81,7 +81,7 @@ func (s *source) status() api.SourceStatus {
 		Transactions: s.stats.Transactions.Load(), Changes: s.stats.Changes.Load() + s.notifyStats.Changes.Load(),
 		Events: s.stats.Events.Load() + s.notifyStats.Events.Load(), Reconnects: s.reconnects.Load(), Gaps: s.gaps,
 		Channels: s.channelStatus(), NotifyGaps: s.notifyGaps.Load(), NotifyGapSeconds: float64(s.notifyGapMicros.Load()) / 1e6,
-		Rules: s.rulesStatus,
+		Rules: s.rulesStatus, Backfill: s.backfill(),
 	}
 	if at := s.stats.LastChange.Load(); at > 0 {
 		st.LastChange = time.UnixMicro(at).UTC()
