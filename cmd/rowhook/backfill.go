@@ -27,8 +27,11 @@ The daemon does it, one backfill of a source after the other, and goes on after 
 crash with the next row. On a terminal the command shows how far it is;
 interrupted, it leaves the backfill alone.
 
-A table is read by its primary key, or by a unique index on columns that are NOT
-NULL. The role needs SELECT on it.`,
+A table is read by the index that is its replica identity, by its primary key, or
+by a unique index on columns that are NOT NULL. The role needs SELECT on the
+columns that the rule reads, and on those of the key. A row whose key changes
+meanwhile is read once more; where a change does not carry the key, or very many
+wait to be read, the backfill fails and says what to do.`,
 		Example: `  rowhook backfill order.snapshot
   rowhook backfill order.snapshot --where "created_at > '2026-01-01'" --rate 500
   rowhook backfill order.snapshot --wait --json
