@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -160,11 +161,12 @@ func byHandler(err error) error {
 // connectError says in our words what a failed connection means to the person
 // who wrote the URL. The server's own message never holds the password.
 func connectError(doing string, err error) error {
+	err = &connectFailure{err}
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
 			// The text of a parse error may hold what it could not parse.
-			return &SetupError{Summary: "the source's url is not a valid connection string"}
+			return &SetupError{Summary: "the source's url is not a valid connection string", Detail: "the form is postgres://user:password@host:5432/database, or host=... user=... dbname=..."}
 		}
 		if strings.Contains(err.Error(), "ValidateConnect failed") {
 			return &temporaryError{msg: "no server of the source's url is the one that target_session_attrs asks for", err: err}
@@ -186,3 +188,25 @@ func connectError(doing string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
+
+// connectFailure is what pgconn says of a connection, on one line: it tries each
+// address with TLS and without, and has a line for each attempt.
+type connectFailure struct{ err error }
+
+func (e *connectFailure) Error() string {
+	head, rest, _ := strings.Cut(e.err.Error(), "\n")
+	var attempts []string
+	for line := range strings.SplitSeq(rest, "\n") {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(attempts, line) {
+			attempts = append(attempts, line)
+		}
+	}
+	if plain := slices.DeleteFunc(slices.Clone(attempts), refusedTLS); len(plain) > 0 {
+		attempts = plain
+	}
+	return strings.TrimSpace(head + " " + strings.Join(attempts, ", "))
+}
+
+func refusedTLS(line string) bool { return strings.HasSuffix(line, "server refused TLS connection") }
+
+func (e *connectFailure) Unwrap() error { return e.err }

@@ -188,7 +188,7 @@ func inspect(ctx context.Context, url relay.Secret, slot, publication string) (*
 		return nil, err
 	}
 	if p := st.problems(); len(p) > 0 {
-		return nil, p[0].setupError()
+		return nil, setupErrors(p)
 	}
 	if slot != "" {
 		if st.Slot, err = readSlot(ctx, conn, slot); err != nil {

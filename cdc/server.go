@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,6 +75,21 @@ type problem struct {
 
 func (p *problem) setupError() *SetupError {
 	return &SetupError{Summary: p.Why, Detail: p.Detail, SQL: p.SQL}
+}
+
+// setupErrors says all of it at once, so that a DBA is asked once.
+func setupErrors(problems []problem) *SetupError {
+	e := problems[0].setupError()
+	for i := range problems[1:] {
+		p := &problems[1+i]
+		e.Summary += ", and " + p.Why
+		if p.Detail != "" && e.Detail != "" {
+			e.Detail += "; "
+		}
+		e.Detail += p.Detail
+		e.SQL = append(slices.Clip(e.SQL), p.SQL...)
+	}
+	return e
 }
 
 // problems returns what has to be changed before anything can be read, the

@@ -44,6 +44,34 @@ func TestSetupError_SaysWhatToRun(t *testing.T) {
 	}
 }
 
+func TestSetupErrors_SayAllAtOnce(t *testing.T) {
+	st := &ServerState{Version: 150000, WALLevel: "replica", MaxSenders: 10, MaxSlots: 10, User: "app"}
+	got := setupErrors(st.problems()).Error()
+	for _, want := range []string{"wal_level is replica", `the role "app" may not replicate`, "run: ALTER SYSTEM SET wal_level = 'logical'; ALTER ROLE \"app\" WITH REPLICATION;"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in %s", want, got)
+		}
+	}
+}
+
+// pgconn tries each address with TLS and without, and says so on lines.
+func TestConnectError_IsOneLine(t *testing.T) {
+	const head, tls = "failed to connect to `user=app database=shop`:", "\n\t127.0.0.1:1 (127.0.0.1): tls error: server refused TLS connection"
+	const refused = "\n\t127.0.0.1:1 (127.0.0.1): dial error: connection refused"
+	for text, want := range map[string]string{
+		head + refused + refused:                                     head + " 127.0.0.1:1 (127.0.0.1): dial error: connection refused",
+		head + tls + "\n\t127.0.0.1:1 (127.0.0.1): server error: no": head + " 127.0.0.1:1 (127.0.0.1): server error: no",
+		head + tls:                   head + " 127.0.0.1:1 (127.0.0.1): tls error: server refused TLS connection",
+		"one line without addresses": "one line without addresses",
+	} {
+		cause := errors.New(text)
+		got := connectError("connect", cause)
+		if got.Error() != "connect: "+want || !errors.Is(got, cause) {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
 // D5: names are carried raw, and quoted twice where a literal holds them.
 func TestStartCommand_Quotes(t *testing.T) {
 	got := startCommand("1slot", `My"Pub's,x`, 0x16B374D848)

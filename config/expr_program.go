@@ -28,6 +28,7 @@ type program struct {
 	unknowns   relay.Row
 	// The errors of deciding on a column that is not known, made beforehand.
 	oldUnknown, newUnknown []*evalError
+	oldWhy                 string // why an old value is not known, in a few words
 	numbers                pgvalue.Printer
 	frame                  frame
 }
@@ -68,9 +69,15 @@ func (p *program) prepare(rel *relay.Relation) {
 	n := len(rel.Columns)
 	p.nulls, p.unknowns = make(relay.Row, n), make(relay.Row, n)
 	p.oldUnknown, p.newUnknown = make([]*evalError, n), make([]*evalError, n)
+	old := "the old value of column %s of %s was not sent, because the column is not in the replica identity: use REPLICA IDENTITY FULL, or USING INDEX with an index that has the column"
+	p.oldWhy = "not sent: not in the replica identity"
+	if rel.Identity == relay.IdentityFull {
+		// Then the server sends it with every change: this is a row without one.
+		old, p.oldWhy = "the old value of column %s of %s is known only of a change", "known only of a change"
+	}
 	for i, c := range rel.Columns {
 		p.nulls[i].State = relay.Null
-		p.oldUnknown[i] = &evalError{unknown: true, msg: fmt.Sprintf("the old value of column %s of %s was not sent, because the column is not in the replica identity: use REPLICA IDENTITY FULL, or USING INDEX with an index that has the column", c.Name, rel.Table())}
+		p.oldUnknown[i] = &evalError{unknown: true, msg: fmt.Sprintf(old, c.Name, rel.Table())}
 		p.newUnknown[i] = &evalError{unknown: true, msg: fmt.Sprintf("the value of column %s of %s was not sent, because it is stored out of line (TOAST) and did not change: a rule that decides on it needs REPLICA IDENTITY FULL", c.Name, rel.Table())}
 	}
 }

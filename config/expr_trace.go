@@ -104,7 +104,7 @@ func (p *program) values(n node) []relay.NamedValue {
 		case got.kind == kindUnknown:
 			v.Unknown = "not sent: stored out of line (TOAST), and not changed"
 		case got.kind == kindFailed && f.err.unknown:
-			v.Unknown = "not sent: not in the replica identity"
+			v.Unknown = p.oldWhy
 		case got.kind == kindFailed:
 			v.Unknown = f.err.msg
 		default:

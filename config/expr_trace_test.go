@@ -58,6 +58,22 @@ func TestExplain_SaysWhichPartDecidedAndOnWhat(t *testing.T) {
 	}
 }
 
+// With REPLICA IDENTITY FULL a change has its old row: where there is none it is
+// no change, and the identity is not to blame.
+func TestExplain_BlamesNoFullIdentity(t *testing.T) {
+	full := *orders
+	full.Identity = relay.IdentityFull
+	cfg := mustLoadText(t, sourceText+"event \"a\" {\n  table = \"public.orders\"\n  on = [\"update\"]\n  when = old.status == \"open\"\n  data = {}\n}\nsink \"stdout\" \"out\" { events = [\"**\"] }\n")
+	prog, err := cfg.Rules[0].Bind(&full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := outline(prog.(relay.Explainer).Explain(&relay.Change{Op: relay.Update, Relation: &full, New: updated().New}), "")
+	if want := "error  old.status == \"open\" (old.status = known only of a change) ERROR the old value of column status of public.orders is known only of a change\n"; got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
 func TestRuleError_HasThePlaceAndTheValues(t *testing.T) {
 	src := sourceText + `
 event "order.shipped" {

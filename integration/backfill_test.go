@@ -404,7 +404,7 @@ func TestBackfill_CancelWhereAndOrder(t *testing.T) {
 	for _, c := range []struct{ args, says string }{
 		{"item --where true)", "a closing parenthesis too many"},
 		{"item --where nothing=1", `column "nothing" does not exist`},
-		{"itm", "event itm: not found"},
+		{"itm", "no event is called itm; there are item"},
 	} {
 		r := w.daemon.Command(append([]string{"backfill", "--data-dir", "DATA"}, strings.Fields(c.args)...)...)
 		if r.Code == 0 || !strings.Contains(r.Stderr, c.says) {

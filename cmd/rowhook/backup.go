@@ -19,7 +19,9 @@ func (p *program) backupCommand() *cobra.Command {
 		Long: `Backup writes a copy of the store as it is at one moment. FILE must not exist
 yet. The daemon writes it, as its own user.
 
-A store that is restored is older than the slot: 'rowhook run' then says what is
+To restore it, stop the daemon and put FILE alone into the data folder, as
+rowhook.db. What was delivered since the copy was made may be sent again, with
+the same ids. The copy is older than the slot: 'rowhook run' then says what is
 missing and which --reset-checkpoint accepts it.`,
 		Example: `  rowhook backup /backup/rowhook-$(date +%F).db`,
 		Args:    exactArgs("FILE"),

@@ -144,7 +144,10 @@ func (p *program) printDeliveryDetails(list []api.DeliveryDetail) error {
 		if d.Again {
 			state += ", tried again on request"
 		}
-		fmt.Fprintf(p.stdout, "\n%s: %s\n", printable(d.Endpoint), state)
+		if i > 0 {
+			fmt.Fprintln(p.stdout)
+		}
+		fmt.Fprintf(p.stdout, "%s: %s\n", printable(d.Endpoint), state)
 		if len(d.Log) == 0 {
 			continue
 		}

@@ -166,6 +166,7 @@ func (p *program) printEvent(d *api.EventDetail) error {
 		fmt.Fprintln(p.stdout, "\nno endpoint wants it")
 		return nil
 	}
+	fmt.Fprintln(p.stdout)
 	return p.printDeliveryDetails(d.Deliveries)
 }
 

@@ -150,7 +150,7 @@ func (p *program) printRow(x *api.Explanation, r *api.ExplainedRow) {
 		fmt.Fprintf(p.stdout, "\nno change of this row is remembered\n")
 	}
 	if r.Now != nil {
-		fmt.Fprintf(p.stdout, "\nthe row as it is now in the database (what it was before, old, is not known here)\n")
+		fmt.Fprintf(p.stdout, "\nan update to the row as it is now in the database (what it was before, old, is not known here)\n")
 		p.printChange(r.Now)
 	}
 	if len(r.Events) > 0 {

@@ -45,6 +45,9 @@ It prints what to do next, with a new signing secret. It never overwrites a file
 			if o.file = defaultConfig; len(args) > 0 {
 				o.file = args[0]
 			}
+			if cmd.Flags().Changed("database") && o.database == "" {
+				return usageErrorf("--database is empty: set DATABASE_URL=postgres://USER:PASSWORD@HOST:5432/DATABASE, or leave --database out")
+			}
 			return p.initialize(cmd.Context(), &o)
 		},
 	}

@@ -21,11 +21,14 @@ Commands that look at a daemon, or change something of it, go through the socket
 in its data folder; when no daemon runs they work on the store itself.
 
 Exit codes: 0 done; 1 it could not be done; 2 the command line or the
-configuration is wrong; 3 (status) no daemon runs or a source makes no progress,
-(fmt --check) a file is not formatted.`,
+configuration is wrong, (plan) there is something to do; 3 (status) no daemon
+runs or a source makes no progress, (fmt --check) a file is not formatted,
+(types --compat) a change breaks receivers.`,
+		Version:       readBuild().text(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("{{.Version}}")
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)

@@ -111,8 +111,12 @@ func (p *program) printSources(st *api.Status) error {
 	tab := newTable(p.stdout, "SOURCE", "STATE", "CHECKPOINT", "LAG", "WAL KEPT", "LAST CHANGE", "CHANGES", "EVENTS", "GAPS")
 	for i := range st.Sources {
 		s := &st.Sources[i]
+		changes, events := "-", "-" // counted by a daemon, from its start on
+		if st.Running {
+			changes, events = count(s.Changes), count(s.Events)
+		}
 		tab.row(s.Name, s.State, s.Checkpoint, sizeOrUnknown(s.LagBytes), sizeOrUnknown(s.RetainedBytes), ago(s.LastChange, st.Now),
-			count(s.Changes), count(s.Events), count(s.Gaps))
+			changes, events, count(s.Gaps))
 	}
 	if err := tab.flush(); err != nil {
 		return err

@@ -42,6 +42,18 @@ func readBuild() build {
 	return b
 }
 
+func (b build) text() string {
+	s := fmt.Sprintf("rowhook %s (%s, %s/%s)\n", b.Version, b.Go, b.OS, b.Arch)
+	if b.Commit != "" {
+		s += "commit " + b.Commit + ", " + b.Time
+		if b.Modified {
+			s += ", modified"
+		}
+		s += "\n"
+	}
+	return s
+}
+
 func (p *program) versionCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -53,15 +65,8 @@ func (p *program) versionCommand() *cobra.Command {
 			if asJSON {
 				return p.printJSON(b)
 			}
-			fmt.Fprintf(p.stdout, "rowhook %s (%s, %s/%s)\n", b.Version, b.Go, b.OS, b.Arch)
-			if b.Commit != "" {
-				modified := ""
-				if b.Modified {
-					modified = ", modified"
-				}
-				fmt.Fprintf(p.stdout, "commit %s, %s%s\n", b.Commit, b.Time, modified)
-			}
-			return nil
+			_, err := fmt.Fprint(p.stdout, b.text())
+			return err
 		},
 	}
 	jsonFlag(cmd, &asJSON)

@@ -3,8 +3,8 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rowhook/rowhook/cdc"
@@ -17,7 +17,11 @@ import (
 func newBackfill(rules []*relay.Rule, req *api.BackfillRequest) (*relay.Backfill, *relay.Rule, error) {
 	i := slices.IndexFunc(rules, func(r *relay.Rule) bool { return r.Name == req.Event })
 	if i < 0 {
-		return nil, nil, fmt.Errorf("event %s: %w", req.Event, relay.ErrNotFound)
+		names := make([]string, len(rules))
+		for j, r := range rules {
+			names[j] = r.Name
+		}
+		return nil, nil, api.Errorf(api.CodeNotFound, "no event is called %s; there are %s", req.Event, strings.Join(names, ", "))
 	}
 	r := rules[i]
 	switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rowhook/rowhook/cdc"
@@ -44,6 +45,11 @@ func deadDeliveries(ctx context.Context, store *sqlitestore.Store, req *api.Retr
 			continue
 		}
 		refs = append(refs, relay.DeliveryRef{CursorID: r.CursorID, Seq: r.Seq})
+	}
+	if len(refs) == 0 {
+		if _, err := endpointRow(ctx, store, req.Endpoint); err != nil {
+			return nil, err
+		}
 	}
 	if len(refs) > 0 || req.AllDead {
 		return refs, nil
@@ -102,7 +108,15 @@ func endpointRow(ctx context.Context, store *sqlitestore.Store, name string) (*a
 			return &e, nil
 		}
 	}
-	return nil, fmt.Errorf("endpoint %s: %w", name, relay.ErrNotFound)
+	return nil, noEndpoint(rows, name)
+}
+
+func noEndpoint(rows []relay.EndpointRow, name string) error {
+	names := make([]string, len(rows))
+	for i := range rows {
+		names[i] = rows[i].ID
+	}
+	return api.Errorf(api.CodeNotFound, "there is no endpoint %s; there are %s", name, strings.Join(names, ", "))
 }
 
 // EnableEndpoint implements admin.Changes.
@@ -128,7 +142,7 @@ func (d *Daemon) RemoveEndpoint(ctx context.Context, req *api.EndpointRequest) (
 }
 
 func errConfigured(name string) error {
-	return api.Errorf(api.CodeConflict, "endpoint %s is in the configuration: take its sink block out, and start the daemon again, or disable it", name)
+	return api.Errorf(api.CodeConflict, "endpoint %s is in the configuration: take its sink block out and run 'rowhook reload', or disable it", name)
 }
 
 func parseReset(req *api.ResetRequest) (relay.Reset, error) {

@@ -252,7 +252,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	errDone := errors.New("told to stop")
-	context.AfterFunc(ctx, func() { d.log.Info("stopping", "reason", reasonOf(ctx)) })
+	stopping := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		d.log.Info("stopping", "reason", reasonOf(ctx))
+		close(stopping)
+	})
 
 	var work, serve sync.WaitGroup
 	goErr := func(wg *sync.WaitGroup, what string, ctx context.Context, run func(context.Context) error) {
@@ -275,6 +279,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	done()
 	serve.Wait()
 	stop(errDone)
+	<-stopping
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, errDone) && !errors.Is(err, context.Canceled) {
 		return err
 	}

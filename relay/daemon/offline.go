@@ -70,7 +70,7 @@ func (o *Offline) setEnabled(ctx context.Context, req *api.EndpointRequest, stat
 	}
 	i := slices.IndexFunc(rows, func(r relay.EndpointRow) bool { return r.ID == req.Name })
 	if i < 0 {
-		return nil, fmt.Errorf("endpoint %s: %w", req.Name, relay.ErrNotFound)
+		return nil, noEndpoint(rows, req.Name)
 	}
 	if rows[i].Status == relay.EndpointVanished {
 		return nil, api.Errorf(api.CodeConflict, "endpoint %s is no longer in the configuration", req.Name)
@@ -110,7 +110,7 @@ func (o *Offline) RemoveEndpoint(ctx context.Context, req *api.EndpointRequest) 
 	}
 	i := slices.IndexFunc(rows, func(r relay.EndpointRow) bool { return r.ID == req.Name })
 	if i < 0 {
-		return nil, fmt.Errorf("endpoint %s: %w", req.Name, relay.ErrNotFound)
+		return nil, noEndpoint(rows, req.Name)
 	}
 	if rows[i].Status != relay.EndpointVanished {
 		return nil, errConfigured(req.Name)

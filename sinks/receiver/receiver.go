@@ -259,8 +259,11 @@ func (s *Server) line(now time.Time, e *envelope, id string, h http.Header, word
 	if h.Get(webhook.HeaderReplay) == "true" {
 		word += ", replay"
 	}
-	text := fmt.Sprintf("%s  %-24s  key %-24s  %s  attempt %-2s  %s\n",
-		now.Format("15:04:05.000"), printable(e.Type), key, short(id), printable(or(h.Get(webhook.HeaderAttempt), "-")), word)
+	if n := h.Get(webhook.HeaderAttempt); n != "" && n != "1" {
+		word += ", attempt " + printable(n)
+	}
+	// As wide as a terminal.
+	text := fmt.Sprintf("%s  %-18s  %-18s  %s  %s\n", now.Format("15:04:05.000"), printable(e.Type), key, short(id), word)
 	if s.Verbose && len(e.Data) > 0 {
 		text += "    " + indent(e.Data) + "\n"
 	}

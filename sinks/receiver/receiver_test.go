@@ -94,7 +94,7 @@ func TestServer_EndsWithTheExpectedEvents(t *testing.T) {
 	}
 	out := r.out.String()
 	for _, want := range []string{
-		"listening on http://127.0.0.1:", "order.paid", "key orders/1 ", "attempt 2", "verified\n", "verified, DUPLICATE\n", "verified, replay\n",
+		"listening on http://127.0.0.1:", "order.paid", "  orders/1 ", "verified\n", "verified, DUPLICATE, attempt 2\n", "verified, replay, attempt 9\n",
 		"BAD SIGNATURE: webhook-id", "BAD SIGNATURE: no signature matches", "\"total\": 1250.00\n", "3 accepted, 1 duplicates, 0 refused, 2 bad\n",
 	} {
 		if !strings.Contains(out, want) {
