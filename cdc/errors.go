@@ -182,7 +182,7 @@ func connectError(doing string, err error) error {
 		}
 	case pg.Code == codeInvalidPassword || pg.Code == codeInvalidAuth:
 		return &SetupError{Summary: "the server does not accept the credentials of the source's url",
-			Detail: "a role for it is made with: CREATE ROLE ... LOGIN REPLICATION PASSWORD '...' (on Amazon RDS: LOGIN PASSWORD '...', and GRANT rds_replication TO ...)", Err: err}
+			Detail: "a password from env() is read when rowhook starts: where it has changed, start it again (that of a passfile is read at every connection); a role for it is made with: CREATE ROLE ... LOGIN REPLICATION PASSWORD '...' (on Amazon RDS: LOGIN PASSWORD '...', and GRANT rds_replication TO ...)", Err: err}
 	case pg.Code == codeUndefinedDatabase:
 		return &SetupError{Summary: "the database of the source's url does not exist", Err: err}
 	}

@@ -197,6 +197,33 @@ func TestReload_AfterAListedColumnWasRenamed(t *testing.T) {
 	}
 }
 
+// Somebody takes an operation out of the publication, and puts it back: what was changed meanwhile
+// was not sent, which is noticed, and recorded from where all was known to be sent.
+func TestPlace_WhatWasTakenOutAndPutBackIsAGap(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, postgres.New(t, postgres.Options{}), "takenout", shopOptions{})
+	s.d.StartReady()
+	s.put(1)
+	s.expect(1)
+	last := s.wal()
+	s.exec("ALTER PUBLICATION rowhook_shop SET (publish = 'insert')")
+	s.exec("UPDATE items SET v = 'lost'")
+	s.put(2)
+	s.expect(1, 2)
+	contains(t, "the reason", s.untilSource(api.SourceStopped).Reason, "it does not publish update, delete", "records the gap")
+	s.exec("ALTER PUBLICATION rowhook_shop SET (publish = 'insert, update, delete')")
+	for range 2 {
+		s.d.Term()
+		s.d.StartReady()
+		src := s.untilSourceThat("has a gap", func(src *api.SourceStatus) bool { return src.Gaps == 1 })
+		if g := src.LastGap; src.Generation != 2 || lsnOf(t, g.From) > last || lsnOf(t, g.To) <= last {
+			t.Errorf("generation %d, gap %+v; the update came after %s", src.Generation, g, last)
+		}
+	}
+	s.exec("UPDATE items SET v = 'seen' WHERE id = 1")
+	s.expect(1, 1, 2)
+}
+
 // The mark waits for the transactions that were under way when the publication was altered, and not
 // for those that have begun since, however they overlap.
 func TestPlace_WaitsOnlyForEarlierWriters(t *testing.T) {

@@ -366,6 +366,40 @@ func TestSlots_PublicationDroppedWhileReading(t *testing.T) {
 	}
 }
 
+// A publication that was dropped and is there again, without a change in between: nothing was lost,
+// and reading goes on by itself.
+func TestSlots_PublicationDroppedAndMadeAgain(t *testing.T) {
+	t.Parallel()
+	eighteen, err := postgres.Fetch("18")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bin := range map[string]*postgres.Binaries{"the server at hand": nil, "18": eighteen} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, postgres.New(t, postgres.Options{Binaries: bin}), "again", shopOptions{})
+			s.d.StartReady()
+			s.put(1)
+			s.expect(1)
+			s.exec("DROP PUBLICATION rowhook_shop")
+			contains(t, "the reason", s.untilSource(api.SourceStopped).Reason, "publication rowhook_shop does not exist any more", "goes on by itself")
+			s.exec("CREATE PUBLICATION rowhook_shop FOR TABLE items WITH (publish_via_partition_root = true)")
+			s.untilSource(api.SourceStreaming)
+			s.put(2)
+			s.expect(1, 2)
+			s.unbroken()
+			s.once()
+			// And with a change in between it is not taken in.
+			s.exec("DROP PUBLICATION rowhook_shop; INSERT INTO items VALUES (3, 'x')")
+			contains(t, "the reason", s.untilSource(api.SourceStopped).Reason, "the publication rowhook_shop was missing", flagNow)
+			s.exec("CREATE PUBLICATION rowhook_shop FOR TABLE items WITH (publish_via_partition_root = true)")
+			s.d.Term()
+			s.d.Start()
+			contains(t, "the reason", s.untilSource(api.SourceStopped).Reason, "the publication rowhook_shop was missing", flagNow)
+		})
+	}
+}
+
 // What a person changes on the server while we are connected or away: each is said, and when it is
 // put right the source goes on by itself.
 func TestSlots_SettingsRightsAndCredentials(t *testing.T) {
@@ -439,7 +473,7 @@ func TestSlots_PasswordRotated(t *testing.T) {
 	s.put(1)
 	s.expect(1)
 	s.exec("ALTER ROLE postgres PASSWORD 'second-never-shown'; SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
-	contains(t, "the reason", s.untilSource(api.SourceStopped).Reason, "does not accept the credentials")
+	contains(t, "the reason", s.untilSource(api.SourceStopped).Reason, "does not accept the credentials", "from env() is read when rowhook starts", "passfile")
 	s.put(2)
 	write("second-never-shown")
 	s.untilSource(api.SourceStreaming)

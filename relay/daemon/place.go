@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -105,9 +104,10 @@ func (s *source) place(ctx context.Context, sv *cdc.ServerState, from relay.LSN,
 		return s.begin(ctx, from)
 	}
 	var gap *relay.Gap
-	if lacks := sv.Publication.Lacks(inForce.Needs); len(lacks) > 0 && in == nil {
-		gap = &relay.Gap{Source: s.cfg.Name, At: time.Now().UnixMicro(), From: from, Reason: "the publication was altered by somebody else: " + strings.Join(lacks, ", ")}
-		s.log.Warn("the publication did not send what the rules need", "publication", s.cfg.Publication, "lacks", lacks, "lsn", from.String())
+	if in == nil && !sv.InRecovery { // a standby takes no message: a gap would have no end
+		if gap, err = s.unsent(ctx, sv.Publication.Lacks(inForce.Needs), from); err != nil {
+			return placing{}, err
+		}
 	}
 	for i := range waiting { // an earlier start found it, and the place has not come
 		if waiting[i].Gap != nil {
@@ -149,7 +149,7 @@ func (s *source) place(ctx context.Context, sv *cdc.ServerState, from relay.LSN,
 	if err != nil {
 		return placing{}, err
 	}
-	grown = grown || len(done) > 0 || !s.grows(inForce.Needs, next)
+	grown = grown || len(done) > 0 || gap == nil && !s.grows(inForce.Needs, next)
 	if again {
 		rec = &waiting[last]
 	} else {
@@ -162,6 +162,11 @@ func (s *source) place(ctx context.Context, sv *cdc.ServerState, from relay.LSN,
 			in.AwaitRules(n)
 		}
 	}
+	if gap != nil { // it is recorded
+		if err := s.d.store.PutSetting(ctx, leftKey(s.cfg.Name), ""); err != nil {
+			return placing{}, stored(err)
+		}
+	}
 	// The same message again does no harm when the first was written after all:
 	// the first one that is read is the place.
 	if s.unmarked == nil || s.unmarked.ID != rec.ID {
@@ -171,6 +176,26 @@ func (s *source) place(ctx context.Context, sv *cdc.ServerState, from relay.LSN,
 		return placing{}, err
 	}
 	return p, nil
+}
+
+// unsent returns the gap of a publication that lacks what the rules in force
+// need, or was seen to before this session; nil when it sent all of it.
+func (s *source) unsent(ctx context.Context, lacks []string, from relay.LSN) (*relay.Gap, error) {
+	left, err := s.left(ctx)
+	if err != nil || left == 0 && len(lacks) == 0 {
+		return nil, err
+	}
+	if left != 0 {
+		from = min(from, left)
+	}
+	if len(lacks) == 0 {
+		lacks = []string{"it lacked something for a time"}
+	}
+	s.log.Warn("the publication did not send what the rules need", "publication", s.cfg.Publication, "lacks", lacks, "lsn", from.String())
+	return &relay.Gap{
+		Source: s.cfg.Name, At: time.Now().UnixMicro(), From: from,
+		Reason: "the publication was altered by somebody else: " + strings.Join(lacks, ", "),
+	}, nil
 }
 
 // mark writes the message of the last place, if it is not written yet. The
@@ -331,21 +356,4 @@ func (s *source) setRulesStatus(inForce *relay.RulesRecord, waiting []relay.Rule
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rulesStatus = st
-}
-
-// judged returns the tables of all rules that judge or are about to.
-func (s *source) judged() []relay.TableName {
-	tables, _ := s.rules.Load().Tables()
-	s.mu.Lock()
-	in := s.ingest
-	s.mu.Unlock()
-	if in != nil {
-		more, _ := in.Rules().Tables()
-		for _, t := range more {
-			if !slices.Contains(tables, t) {
-				tables = append(tables, t)
-			}
-		}
-	}
-	return tables
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +56,7 @@ func (s *source) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	wg.Go(func() { s.watch(watch, unwatch, sv) })
+	wg.Go(func() { s.watch(watch, unwatch, sv, in) })
 	wg.Go(func() { s.backfills.run(watch, in) })
 	s.log.Info("streaming", "slot", s.cfg.Slot, "lsn", start.LSN.String(), "generation", start.Generation)
 	s.heard.Store(0)
@@ -214,7 +215,7 @@ func (h *handler) stop() {
 
 // watch looks at slot and publication from time to time, for the status and to
 // notice what the stream itself does not say.
-func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cdc.ServerState) {
+func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cdc.ServerState, in *relay.Ingest) {
 	tick := time.NewTicker(inspectInterval)
 	defer tick.Stop()
 	wide := "" // why the publication still sends more than the rules need
@@ -224,47 +225,77 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cd
 			s.warnOnce(&wide, fmt.Sprint(err), err != nil, "the publication keeps what no rules need any more, it will be tried again")
 		}
 	}
+	whole := in.Checkpoint() // before it everything was published
 	for {
 		select {
 		case <-tick.C:
-			s.placing.Lock()
-			_ = s.mark(ctx) // logged
-			s.placing.Unlock()
-			if wide != "" {
-				shrink()
-			}
 		case <-s.shrinks:
 			shrink()
 			continue
 		case <-ctx.Done():
 			return
 		}
-		had := sv.Publication
+		at := in.Checkpoint()
+		s.placing.Lock() // while nobody alters the publication
+		_ = s.mark(ctx)  // logged
+		needs := in.Rules().Needs()
 		now, err := sv.Refresh(ctx, s.cfg.URL, s.cfg.Slot, s.cfg.Publication)
+		s.placing.Unlock()
+		if wide != "" {
+			shrink()
+		}
 		if err != nil {
 			continue // the stream finds out by itself
 		}
+		had := sv.Publication.Lacks(needs)
 		sv = now
 		s.mu.Lock()
 		s.server = sv
 		s.mu.Unlock()
-		judged := s.judged()
-		if sv.Publication == nil && len(judged) > 0 {
-			stop(&cdc.SetupError{
-				Summary: fmt.Sprintf("publication %s does not exist any more", s.cfg.Publication),
-				Detail:  "Changes made without it are not sent. Create it again, and start the source with a checkpoint reset if changes were made meanwhile",
-			})
+		if sv.Publication == nil && len(needs) > 0 {
+			s.unpublished.Store(true)
+			stop(s.publicationGone())
 			return
 		}
-		if gone := missing(judged, had, sv.Publication); gone != "" {
-			stop(&cdc.SetupError{
-				Summary: fmt.Sprintf("publication %s does not have the table %s any more", s.cfg.Publication, gone),
-				Detail: "it was dropped from it, or dropped and made again. Changes made without it are not sent. " +
-					"Start the daemon again: where it manages the publication it adds the table and records the gap. See to what was changed meanwhile",
-			})
-			return
+		lacks := slices.DeleteFunc(sv.Publication.Lacks(needs), func(l string) bool { return slices.Contains(had, l) })
+		if len(lacks) == 0 {
+			whole = at
+			continue
 		}
+		if err := s.d.store.PutSetting(ctx, leftKey(s.cfg.Name), whole.String()); err != nil {
+			s.log.Error("since when the publication lacks something cannot be recorded", "lsn", whole.String(), "err", err)
+		}
+		stop(&cdc.SetupError{
+			Summary: fmt.Sprintf("publication %s does not send any more what the rules need: %s", s.cfg.Publication, strings.Join(lacks, "; ")),
+			Detail: "somebody altered it, or dropped a table and made it again. Changes made without it are not sent. " +
+				"Start the daemon again: where it manages the publication it puts that right, and it records the gap. See to what was changed meanwhile",
+		})
+		return
 	}
+}
+
+// publicationGone is the error of a source that waits for its publication.
+// Changes that were made without it the server refuses to send, so nothing is
+// passed over when reading goes on.
+func (s *source) publicationGone() error {
+	return &unusableError{&cdc.SetupError{
+		Summary: fmt.Sprintf("publication %s does not exist any more", s.cfg.Publication),
+		Detail: "Make it again, as rowhook plan says: reading goes on by itself, and stops again where something was changed without it. " +
+			"Where the daemon manages the publication, it makes it when it is started again",
+	}}
+}
+
+// leftKey is the setting that says up to where a publication that was altered
+// by somebody else is known to have sent what the rules need.
+func leftKey(source string) string { return "publication.left." + source }
+
+// left returns that position, 0 when there is none.
+func (s *source) left(ctx context.Context) (relay.LSN, error) {
+	text, _, err := s.d.store.Setting(ctx, leftKey(s.cfg.Name))
+	if err != nil || text == "" {
+		return 0, stored(err)
+	}
+	return relay.ParseLSN(text)
 }
 
 // rest waits until a stopped source is to start again, and looks at its slot
@@ -294,21 +325,4 @@ func (s *source) rest(ctx context.Context, again <-chan time.Time) bool {
 			s.mu.Unlock()
 		}
 	}
-}
-
-// missing returns a table of those the rules name that the publication had and
-// has not any more, or "".
-func missing(judged []relay.TableName, had, has *cdc.PublicationState) string {
-	if had == nil || has == nil {
-		return ""
-	}
-	in := func(p *cdc.PublicationState, name relay.TableName) bool {
-		return slices.ContainsFunc(p.Tables, func(t cdc.PublishedTable) bool { return t.TableName == name })
-	}
-	for _, t := range judged {
-		if in(had, t) && !in(has, t) {
-			return t.String()
-		}
-	}
-	return ""
 }

@@ -47,6 +47,7 @@ type source struct {
 	notifyGaps, notifyGapMicros atomic.Int64
 	heard                       atomic.Int64 // last sign of life of the server, microseconds
 	reconnects                  atomic.Int64
+	unpublished                 atomic.Bool // the publication was found gone, and is awaited
 	backfills                   *backfiller
 
 	placing  sync.Mutex     // held while it is decided where rules take effect
@@ -349,11 +350,15 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	if err != nil {
 		return nil, nil, err
 	}
-	s.setState(api.SourceStarting, "")
 	s.mu.Lock()
 	s.server = sv
 	reset := s.reset
 	s.mu.Unlock()
+	if sv.Publication == nil && reset == nil && s.unpublished.Load() {
+		return nil, nil, s.publicationGone()
+	}
+	s.unpublished.Store(false)
+	s.setState(api.SourceStarting, "")
 	if err := s.d.claim(s.cfg.Name, sv.SystemID, sv.Database); err != nil {
 		return nil, nil, &cdc.SetupError{Summary: err.Error()}
 	}
@@ -385,6 +390,11 @@ func (s *source) start(ctx context.Context) (*relay.SourceState, *relay.Ingest, 
 	}
 	for _, n := range plan.Notes {
 		s.log.Warn(n)
+	}
+	if plan.Gap != nil { // it begins anew
+		if err := s.d.store.PutSetting(ctx, leftKey(s.cfg.Name), ""); err != nil {
+			return nil, nil, stored(err)
+		}
 	}
 	var rules placing
 	if plan.Action == relay.StartStream {
