@@ -46,6 +46,7 @@ type Dispatcher struct {
 	dirty    atomic.Bool   // there is something to record
 	flushes  chan chan struct{}
 	commands chan func(*running)
+	ended    chan struct{} // closed when no more commands are taken
 
 	reopening sync.Mutex // held while a cursor of a replay that was done is made again
 
@@ -68,6 +69,7 @@ func NewDispatcher(ctx context.Context, cfg DispatcherConfig, streams []string) 
 		kick:     make(chan struct{}, 1),
 		flushes:  make(chan chan struct{}),
 		commands: make(chan func(*running)),
+		ended:    make(chan struct{}),
 		recorded: map[CursorID]int64{},
 		held:     map[string]map[string]int64{},
 	}
@@ -365,6 +367,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			f(r)
 		}
 	}
+	close(d.ended)
 	stop()
 	for _, ep := range d.endpoints() {
 		ep.readers.Wait()

@@ -18,6 +18,8 @@ func (d *Dispatcher) do(ctx context.Context, f func(*running) error) error {
 	select {
 	case d.commands <- cmd:
 		return <-done
+	case <-d.ended:
+		return ErrNotRunning
 	case <-ctx.Done():
 		return ErrNotRunning
 	}
