@@ -56,7 +56,7 @@ func Check(cfg *Config, known map[string]Known) hcl.Diagnostics {
 					break
 				}
 			}
-			if p.checkTable(t, ref.at, r, published) {
+			if p.checkTable(t, ref.at, r, published, cfg.Source(r.Source)) {
 				judged = append(judged, r.exprs.check(t))
 			}
 		}
@@ -127,7 +127,7 @@ var noTable = map[byte]string{
 
 // checkTable reports a table whose changes PostgreSQL does not send. It returns
 // whether the rule's expressions can be judged.
-func (p *problems) checkTable(t *relay.Table, at hcl.Range, r *rule, published map[string]relay.Ops) bool {
+func (p *problems) checkTable(t *relay.Table, at hcl.Range, r *rule, published map[string]relay.Ops, src *Source) bool {
 	name := t.Table()
 	if t.Kind != 'r' && t.Kind != 'p' {
 		what := noTable[t.Kind]
@@ -146,7 +146,7 @@ func (p *problems) checkTable(t *relay.Table, at hcl.Range, r *rule, published m
 		return false
 	}
 	if t.Kind == 'r' && !identified(t) {
-		p.checkIdentity(t, at, r.Ops, published[r.Source])
+		p.checkIdentity(t, at, r.Ops, published[r.Source], src.Columns)
 	}
 	return true
 }
@@ -170,7 +170,7 @@ func identified(t *relay.Table) bool {
 // checkIdentity reports a table without a replica identity: as soon as it is in
 // a publication that publishes updates or deletes, PostgreSQL refuses those of
 // the application. A publication has one set of operations for all its tables.
-func (p *problems) checkIdentity(t *relay.Table, at hcl.Range, ops, published relay.Ops) {
+func (p *problems) checkIdentity(t *relay.Table, at hcl.Range, ops, published relay.Ops, columns Columns) {
 	if !published.Has(relay.Update) && !published.Has(relay.Delete) {
 		return
 	}
@@ -180,8 +180,11 @@ func (p *problems) checkIdentity(t *relay.Table, at hcl.Range, ops, published re
 		why = " This rule needs neither, but other rules of the source do, and a publication has one set of operations for all its tables."
 	}
 	cure := fmt.Sprintf("Add a primary key, or run: ALTER TABLE %s REPLICA IDENTITY FULL", quoteTable(name))
-	if len(t.PrimaryKey) > 0 {
+	switch {
+	case len(t.PrimaryKey) > 0:
 		cure = fmt.Sprintf("Run: ALTER TABLE %s REPLICA IDENTITY DEFAULT", quoteTable(name))
+	case columns == ColumnsRules: // which FULL does not go with
+		cure = "Add a primary key."
 	}
 	p.errorf(at, "Table has no replica identity", "PostgreSQL refuses UPDATE and DELETE on %s as soon as they are published, because nothing says which row they change.%s %s", name, why, cure)
 }

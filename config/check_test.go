@@ -57,6 +57,43 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// columns = "rules" goes with no REPLICA IDENTITY FULL: no cure may name it.
+func TestCheck_CuresOfListedColumns(t *testing.T) {
+	rule := func(on, data string) string {
+		return "event \"a\" {\n  table = \"public.orders\"\n  on = [\"" + on + "\"]\n  data = " + data + "\n}\n"
+	}
+	withSchema := strings.TrimSuffix(rule("update", "{ s = new.status }"), "}\n") + "  schema {\n    s = nullable(string)\n  }\n}\n"
+	for _, c := range []struct {
+		name, rule, want string
+		change           func(*relay.Table)
+	}{
+		{"a value that may be out of line", rule("update", "{ s = upper(coalesce(new.status, \"\")) }"), "SET STORAGE MAIN", nil},
+		{"one that is passed on", rule("update", "{ s = new.status }"), "SET STORAGE MAIN", nil},
+		{"one that a schema promises", withSchema, "Declare it optional(...).", nil},
+		{"an old value", rule("update", "{ s = old.status }"), "USING INDEX", nil},
+		{"the whole old row", rule("update", "old"), "Name the columns", nil},
+		{"no identity", rule("update", "{ id = new.id }"), "Add a primary key.", withoutKey},
+	} {
+		for _, columns := range []string{"all", "rules"} {
+			cfg := mustLoadText(t, "source \"postgres\" \"main\" {\n  url = \"postgres:///x\"\n  columns = \""+columns+"\"\n}\n"+c.rule)
+			tbl := table("public", "orders")
+			tbl.Storage = []byte{'p', 'x'}
+			if c.change != nil {
+				c.change(tbl)
+			}
+			diags := Check(cfg, map[string]Known{"main": {Catalog: &relay.Catalog{Tables: []*relay.Table{tbl}}}})
+			text := ""
+			for _, d := range diags {
+				text += d.Detail + "\n"
+			}
+			recommends := strings.Contains(text, "ALTER TABLE \"public\".\"orders\" REPLICA IDENTITY FULL") || strings.Contains(text, "with REPLICA IDENTITY FULL")
+			if recommends != (columns == "all") || columns == "rules" && !strings.Contains(text, c.want) {
+				t.Errorf("%s, columns = %s:\n%s", c.name, columns, text)
+			}
+		}
+	}
+}
+
 func withoutKey(t *relay.Table) {
 	t.PrimaryKey, t.Columns[0].Identity = nil, false
 }

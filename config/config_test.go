@@ -55,7 +55,7 @@ func TestLoad_ReadsEveryArgument(t *testing.T) {
 	stock.Range = hcl.Range{}
 	wantStock := Source{
 		Name: "stock", URL: relay.NewSecret("postgres:///stock?host=/run/postgresql"), Slot: "stock_events", Publication: "Stock Events",
-		Columns: ColumnsRules, Confirm: ConfirmDelivered, MaxRuleFailures: 5, Failover: true,
+		Columns: ColumnsRules, Confirm: ConfirmDelivered, MaxRuleFailures: 5, OnError: relay.OnErrorSkip, Failover: true,
 	}
 	if !reflect.DeepEqual(stock, wantStock) {
 		t.Errorf("source\n%+v, want\n%+v", stock, wantStock)
@@ -98,7 +98,7 @@ func TestLoad_MakesRules(t *testing.T) {
 			Tables: []relay.TableName{{Schema: "public", Name: "orders"}}, Ops: relay.OpsOf(relay.Update)},
 		{Name: "order.paid_v2", Type: "order.paid", Version: 2, Source: "shop",
 			Tables: []relay.TableName{{Schema: "public", Name: "orders"}}, Ops: relay.OpsOf(relay.Update), All: true},
-		{Name: "stock.changed", Type: "stock.changed", Version: 1, Source: "stock", Barrier: true, All: true,
+		{Name: "stock.changed", Type: "stock.changed", Version: 1, Source: "stock", Barrier: true, All: true, OnError: relay.OnErrorSkip,
 			Tables: []relay.TableName{{Schema: "public", Name: "Items"}, {Schema: "we.ird", Name: "t"}},
 			Ops:    relay.OpsOf(relay.Insert, relay.Update, relay.Delete, relay.Read)},
 		{Name: "export.requested", Type: "export.requested", Version: 1, Source: "shop", Channel: "exports"},
@@ -161,6 +161,47 @@ func TestLoad_Defaults(t *testing.T) {
 	}
 	if w := sink.Webhook; w.Format != "standard" || w.Timeout != 15*time.Second || !w.AllowPrivate {
 		t.Errorf("webhook %+v", w)
+	}
+}
+
+// A rule without on_error has that of its source; but nothing halts before a
+// notification, which would be lost.
+func TestLoad_OnErrorIsTheSourcesByDefault(t *testing.T) {
+	rules := mustLoadText(t, `
+		source "postgres" "a" {
+		  url      = "postgres:///a"
+		  on_error = "halt"
+		}
+		source "postgres" "b" {
+		  url = "postgres:///b"
+		}
+		event "row" {
+		  source = source.a
+		  table  = "public.t"
+		  on     = ["insert"]
+		  data   = row
+		}
+		event "own" {
+		  source   = source.a
+		  table    = "public.u"
+		  on       = ["insert"]
+		  on_error = "continue"
+		  data     = row
+		}
+		event "note" {
+		  source  = source.a
+		  channel = "c"
+		  data    = payload
+		}
+		event "other" {
+		  source  = source.b
+		  message = "m"
+		  data    = payload
+		}`).Rules
+	for i, want := range []relay.OnError{relay.OnErrorHalt, relay.OnErrorContinue, relay.OnErrorContinue, relay.OnErrorContinue} {
+		if rules[i].OnError != want {
+			t.Errorf("%s has on_error %d, want %d", rules[i].Name, rules[i].OnError, want)
+		}
 	}
 }
 

@@ -51,8 +51,8 @@ var eventBlock = &Block{
 			Doc: "The customer of the application that the event is about."},
 		{Name: "data", Type: TypeExpression, Required: true,
 			Doc: "What the event carries: an object, row for the whole row, or payload."},
-		{Name: "on_error", Type: TypeString, Default: `"continue"`, OneOf: []string{"continue", "halt", "skip"},
-			Doc: "What happens when the rule fails on a change. continue: the change becomes a dead letter, and the source goes on until the rule has failed max_rule_failures times in a row. halt: the source stops before the change, which is judged again when the rule is corrected; nothing is lost and the order holds. skip: the source goes on and the change makes no event of this rule, ever. Each failure is counted and logged, and the last is in the status."},
+		{Name: "on_error", Type: TypeString, OneOf: onErrors,
+			Doc: "What happens when the rule fails on a change. The default is on_error of the source. continue: the change becomes a dead letter, and the source goes on until the rule has failed max_rule_failures times in a row. halt: the source stops before the change, which is judged again when the rule is corrected; nothing is lost and the order holds. skip: the source goes on and the change makes no event of this rule, ever. Each failure is counted and logged, and the last is in the status."},
 		{Name: "payload_format", Type: TypeString, Default: `"json"`, OneOf: []string{"json", "text"}, In: ofPayload,
 			Doc: "Whether payload is parsed as JSON, or is the raw string. With json a payload that is no JSON makes a dead letter."},
 		{Name: "non_transactional", Type: TypeBool, Default: "false", In: []string{"message"},
@@ -115,12 +115,34 @@ func (e *evaluator) event(b *body, sources []Source) *rule {
 			}
 		}
 	}
-	r.OnError = map[string]relay.OnError{"halt": relay.OnErrorHalt, "skip": relay.OnErrorSkip}[get[settingText](b, "on_error").s]
-	if s := b.arg("on_error"); s != nil && r.OnError == relay.OnErrorHalt && kind == ruleChannel && one {
-		e.errorf(s.expr.Range(), "Argument does not apply", "A notification that is not taken is lost, so its source cannot halt before it. Use \"continue\", or send the event as a logical message.")
-	}
-	e.expressions(b, r, kind, one)
+	r.OnError = e.onError(b, sources, r.Source, kind == ruleChannel && one)
+	listed := slices.ContainsFunc(sources, func(s Source) bool { return s.Name == r.Source && s.Columns == ColumnsRules })
+	e.expressions(b, r, kind, one, listed)
 	return r
+}
+
+var onErrors = []string{"continue", "halt", "skip"}
+
+// onErrorOf returns what on_error of a block says.
+func onErrorOf(b *body) relay.OnError {
+	return map[string]relay.OnError{"halt": relay.OnErrorHalt, "skip": relay.OnErrorSkip}[get[settingText](b, "on_error").s]
+}
+
+// onError returns the rule's own on_error or else its source's. No source can
+// halt before a notification.
+func (e *evaluator) onError(b *body, sources []Source, source string, notification bool) relay.OnError {
+	if s := b.arg("on_error"); s != nil {
+		own := onErrorOf(b)
+		if own == relay.OnErrorHalt && notification {
+			e.errorf(s.expr.Range(), "Argument does not apply", "A notification that is not taken is lost, so its source cannot halt before it. Use \"continue\", or send the event as a logical message.")
+		}
+		return own
+	}
+	i := slices.IndexFunc(sources, func(s Source) bool { return s.Name == source })
+	if i < 0 || sources[i].OnError == relay.OnErrorHalt && notification {
+		return relay.OnErrorContinue
+	}
+	return sources[i].OnError
 }
 
 func formsText(forms []string) string {
@@ -310,7 +332,7 @@ func (e *evaluator) operations(b *body, r *rule, kind ruleKind, one bool) {
 var expressionNames = [...]string{"when", "key", "tenant", "data", "for_each"}
 
 // expressions compiles when, for_each, key, tenant and data.
-func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
+func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one, listed bool) {
 	var exprs [len(expressionNames)]hclsyntax.Expression
 	var given [len(expressionNames)]hcl.Expression // a nil interface where there is none
 	for i, name := range expressionNames {
@@ -342,6 +364,7 @@ func (e *evaluator) expressions(b *body, r *rule, kind ruleKind, one bool) {
 		payloadText:     get[settingText](b, "payload_format").s == "text",
 		numbersAsString: get[settingText](b, "numbers").s == "string",
 		schema:          schema,
+		listed:          listed,
 	}
 	compiled, diags := compileExprs(scope, given[0], given[1], given[2], given[3])
 	e.list = append(e.list, diags...)

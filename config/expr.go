@@ -40,6 +40,7 @@ type exprScope struct {
 	payloadText     bool // payload_format = "text"
 	numbersAsString bool // numbers = "string"
 	schema          *schemaDecl
+	listed          bool // the source has columns = "rules", which rules FULL out
 }
 
 // ruleExprs is the compiled expressions of one event block. It is immutable.

@@ -19,7 +19,7 @@ func (e *ruleExprs) check(t *relay.Table) hcl.Diagnostics {
 			continue
 		}
 		seen[place] = true
-		if d := checkUse(t, e.scope.ops, u); d != nil {
+		if d := checkUse(t, &e.scope, u); d != nil {
 			diags = append(diags, d)
 		}
 	}
@@ -31,11 +31,15 @@ func (e *ruleExprs) check(t *relay.Table) hcl.Diagnostics {
 	return diags
 }
 
-func checkUse(t *relay.Table, ops relay.Ops, u exprUse) *hcl.Diagnostic {
+func checkUse(t *relay.Table, scope *exprScope, u exprUse) *hcl.Diagnostic {
+	ops := scope.ops
 	if u.name == "" {
 		if u.side == sideOld && t.Identity != relay.IdentityFull && (ops.Has(relay.Update) || ops.Has(relay.Delete)) && !allKnown(t) {
-			return exprDiag(u.rng, u.outer, sumOldMissing, "The whole old row of %s is not sent by the server, because its replica identity does not have all columns. To have it, run:\n  ALTER TABLE %s REPLICA IDENTITY FULL;\nOr name the columns that are needed, as in { id = old.id }.",
-				t.Table(), quoteTable(t.Table()))
+			cure := "Name the columns that are needed, as in { id = old.id }."
+			if !scope.listed {
+				cure = fmt.Sprintf("To have it, run:\n  ALTER TABLE %s REPLICA IDENTITY FULL;\nOr name the columns that are needed, as in { id = old.id }.", quoteTable(t.Table()))
+			}
+			return exprDiag(u.rng, u.outer, sumOldMissing, "The whole old row of %s is not sent by the server, because its replica identity does not have all columns. %s%s", t.Table(), cure, scope.noFull())
 		}
 		return nil
 	}
@@ -69,8 +73,8 @@ func checkUse(t *relay.Table, ops relay.Ops, u exprUse) *hcl.Diagnostic {
 		reads = "a delete"
 	}
 	if reads != "" {
-		return exprDiag(u.rng, u.outer, sumOldMissing, "The old value of the column %s of %s is not sent by the server with %s, because the column is not in the table's replica identity. To have it, either run:\n  ALTER TABLE %s REPLICA IDENTITY FULL;\nor, with a unique index on not-null columns that has this column:\n  ALTER TABLE %s REPLICA IDENTITY USING INDEX ...;",
-			u.name, t.Table(), reads, quoteTable(t.Table()), quoteTable(t.Table()))
+		return exprDiag(u.rng, u.outer, sumOldMissing, "The old value of the column %s of %s is not sent by the server with %s, because the column is not in the table's replica identity. To have it, %swith a unique index on not-null columns that has this column:\n  ALTER TABLE %s REPLICA IDENTITY USING INDEX ...;%s",
+			u.name, t.Table(), reads, scope.orFull(t), quoteTable(t.Table()), scope.noFull())
 	}
 	if u.side == sideChanged && !ops.Has(relay.Update) {
 		d := exprDiag(u.rng, u.outer, sumChanged, "changed.%s compares the row before and after an update, and the rule is not about updates. Add \"update\" to on, or remove the condition.", u.name)
@@ -78,6 +82,23 @@ func checkUse(t *relay.Table, ops relay.Ops, u exprUse) *hcl.Diagnostic {
 		return d
 	}
 	return nil
+}
+
+// orFull begins the cure of a value that is not sent: with REPLICA IDENTITY
+// FULL, or as what follows says it. columns = "rules" leaves only the latter.
+func (s *exprScope) orFull(t *relay.Table) string {
+	if s.listed {
+		return "run, "
+	}
+	return fmt.Sprintf("either run:\n  ALTER TABLE %s REPLICA IDENTITY FULL;\nor, ", quoteTable(t.Table()))
+}
+
+// noFull says why the cure that many know is not named.
+func (s *exprScope) noFull() string {
+	if !s.listed {
+		return ""
+	}
+	return " REPLICA IDENTITY FULL needs columns = \"all\" in the source: with \"rules\" the application's own updates would then fail."
 }
 
 func allKnown(t *relay.Table) bool {

@@ -187,6 +187,12 @@ func beforeQuote(file *hcl.File, diags hcl.Diagnostics, quote hcl.Range) hcl.Dia
 			}
 		}
 	}
+	// A bracket that is left open in a string hides its closing quote.
+	for _, d := range diags {
+		if d.Summary == "Unclosed template interpolation sequence" && d.Subject != nil && d.Subject.Start.Line == quote.Start.Line {
+			return hcl.Diagnostics{d}
+		}
+	}
 	kept := slices.DeleteFunc(diags, func(d *hcl.Diagnostic) bool {
 		return d.Subject == nil || d.Subject.End.Byte > quote.Start.Byte
 	})

@@ -33,6 +33,9 @@ func (e *evaluator) hash(r *rule, scope exprScope, exprs [len(expressionNames)]h
 	if scope.schema != nil {
 		fmt.Fprintf(h, " schema %s", contract.Signature(scope.schema.typ))
 	}
+	if r.OnError != relay.OnErrorContinue {
+		fmt.Fprintf(h, " on_error %d", r.OnError) // a reload that changes it alone has to be one
+	}
 	for i, x := range exprs {
 		fmt.Fprintf(h, " %d:", i)
 		if x != nil {

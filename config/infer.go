@@ -209,8 +209,8 @@ func (c *checker) unsentText(column string) string {
 }
 
 func (c *checker) unsentCure(column string) string {
-	return fmt.Sprintf("To have it always, run either:\n  ALTER TABLE %s REPLICA IDENTITY FULL;\nor, for values that fit into the row, which new ones then stay in:\n  ALTER TABLE %s ALTER COLUMN %s SET STORAGE MAIN;",
-		quoteTable(c.t.Table()), quoteTable(c.t.Table()), quoteName(column))
+	return fmt.Sprintf("To have it always, %sfor values that fit into the row, which new ones then stay in:\n  ALTER TABLE %s ALTER COLUMN %s SET STORAGE MAIN;%s",
+		c.scope.orFull(c.t), quoteTable(c.t.Table()), quoteName(column), c.scope.noFull())
 }
 
 // absentRow reports data that is a row, or a column of one, that is never

@@ -17,7 +17,7 @@ var schemaBlock = &Block{
 	Name: "schema",
 	Free: true,
 	Doc: "The attributes of the event's data and their types: NAME = TYPE. The types are string, number, integer, bool, any, uuid, date, timestamp (with a time zone), local_timestamp (without), " +
-		"enum(\"a\", \"b\"), list(TYPE), map(TYPE) and { NAME = TYPE }; nullable(TYPE) may be null, optional(TYPE) may be left out. Check holds the expressions against them where it can. " +
+		"enum(\"a\", \"b\"), list(TYPE), map(TYPE) and { NAME = TYPE }; nullable(TYPE) may be null, optional(TYPE) may be left out, and description(TYPE, \"...\") says to receivers what the attribute means. Check holds the expressions against them where it can. " +
 		"What only an event's values tell is looked at when it is made: data that does not fit makes a dead letter. Attributes of a payload that the schema does not name are let through.",
 }
 
@@ -48,11 +48,29 @@ func (e *evaluator) schema(b *body) *schemaDecl {
 
 func (e *evaluator) schemaField(name string, expr hclsyntax.Expression) contract.Field {
 	f := contract.Field{Name: name}
-	if call, ok := expr.(*hclsyntax.FunctionCallExpr); ok && call.Name == "optional" && len(call.Args) == 1 {
-		f.Optional, expr = true, call.Args[0]
+	for {
+		call, ok := expr.(*hclsyntax.FunctionCallExpr)
+		switch {
+		case ok && call.Name == "optional" && len(call.Args) == 1:
+			f.Optional = true
+		case ok && call.Name == "description" && len(call.Args) == 2:
+			f.Doc = e.schemaDoc(call.Args[1])
+		default:
+			f.Type = e.schemaType(expr)
+			return f
+		}
+		expr = call.Args[0]
 	}
-	f.Type = e.schemaType(expr)
-	return f
+}
+
+// schemaDoc reads what description(TYPE, "...") says of an attribute.
+func (e *evaluator) schemaDoc(expr hclsyntax.Expression) string {
+	v, diags := expr.Value(nil)
+	if diags.HasErrors() || v.IsNull() || v.Type() != cty.String || strings.TrimSpace(v.AsString()) == "" {
+		e.errorf(expr.Range(), sumSchemaType, "What an attribute means is a string, as in description(integer, \"The total in cents.\").")
+		return ""
+	}
+	return strings.TrimSpace(v.AsString())
 }
 
 // schemaWords are the types that are one word.
@@ -111,9 +129,17 @@ func (e *evaluator) schemaCall(x *hclsyntax.FunctionCallExpr) contract.Type {
 	if x.Name == "enum" {
 		return e.schemaEnum(x)
 	}
-	known := []string{"enum", "list", "map", "nullable", "object", "optional"}
+	known := []string{"description", "enum", "list", "map", "nullable", "object", "optional"}
 	if !slices.Contains(known, x.Name) {
 		e.errorf(x.NameRange, sumSchemaType, "There is no type %s(...).%s", x.Name, didYouMean(x.Name, known))
+		return contract.Any()
+	}
+	if x.Name == "description" {
+		if len(x.Args) != 2 {
+			e.errorf(x.Range(), sumSchemaType, "description needs a type and what it means, as in description(integer, \"The total in cents.\").")
+		} else {
+			e.errorf(x.Range(), sumSchemaType, "Only an attribute has a description: write it around the whole type, as in NAME = description(list(string), \"...\").")
+		}
 		return contract.Any()
 	}
 	if len(x.Args) != 1 {
@@ -177,6 +203,9 @@ func (c *checker) checkSchema(e *ruleExprs, data contract.Type) {
 			cure = " Give a value with coalesce(), test for null in when, or declare it nullable(...)."
 		case strings.Contains(m.Why, "left out"):
 			cure = " Have it always sent with REPLICA IDENTITY FULL, or declare it optional(...)."
+			if e.scope.listed {
+				cure = " Declare it optional(...)." + e.scope.noFull()
+			}
 		case strings.Contains(m.Why, "not there"):
 			cure = " Add it, or declare it optional(...)."
 		}

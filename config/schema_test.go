@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rowhook/rowhook/config/contract"
 	"github.com/rowhook/rowhook/relay"
 )
 
@@ -85,6 +86,56 @@ func TestSchema_IsTheContract(t *testing.T) {
 	}
 	if n := events[0].Data.Field("n").Type.String(); n != "a string (numeric)" {
 		t.Errorf("numbers = string: %s", n)
+	}
+}
+
+// What a schema says of an attribute goes to receivers, in every form, and does
+// not make the rule another one.
+func TestSchema_Descriptions(t *testing.T) {
+	plain := sourceText + `
+event "signup" {
+  message = "signup"
+  data    = payload
+  schema {
+    id    = integer
+    plan  = optional(enum("free", "pro"))
+    lines = list({ sku = string })
+  }
+}
+`
+	said := strings.NewReplacer(
+		"= integer", `= description(integer, "The \"number\" of the account.")`,
+		`= optional(enum("free", "pro"))`, `= description(optional(enum("free", "pro")), "What they pay for.")`,
+		"sku = string", `sku = optional(description(string, "The stock-keeping unit."))`,
+	).Replace(plain)
+	cfg := mustLoadText(t, said)
+	if a, b := mustLoadText(t, strings.Replace(plain, "sku = string", "sku = optional(string)", 1)).Rules[0].Hash, cfg.Rules[0].Hash; a != b {
+		t.Error("a description changed the hash")
+	}
+	events := Events(cfg, nil)
+	source, err := contract.Go(events, "events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, out := range map[string][]byte{
+		"JSON Schema": contract.JSONSchema(events), "AsyncAPI": contract.AsyncAPI(events, "x"), "TypeScript": contract.TypeScript(events), "Go": source,
+	} {
+		id := `The "number" of the account.`
+		if strings.HasPrefix(string(out), "{") {
+			id = `"description": "The \"number\" of the account."`
+		}
+		for _, want := range []string{id, "What they pay for.", "The stock-keeping unit."} {
+			if strings.Count(string(out), want) != 1 {
+				t.Errorf("%s does not say %q once:\n%s", name, want, out)
+			}
+		}
+	}
+	old, err := contract.ReadJSONSchema(contract.JSONSchema(events))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if breaks := contract.Compare(old, events); len(breaks) > 0 {
+		t.Errorf("the same events break: %v", breaks)
 	}
 }
 

@@ -34,6 +34,8 @@ var sourceBlock = &Block{
 			Doc: "When PostgreSQL is told that it may forget WAL. stored: when the events are durable in rowhook's log. delivered: when every endpoint has them too, or they are dead letters; for disks that do not survive the machine. An endpoint that is down then makes WAL grow."},
 		{Name: "backfill", Type: TypeStrings,
 			Doc: "Events whose rows are read at the source's first start, in the snapshot in which the slot is made: what was committed before is read, what comes after it is streamed, and no row is in both. The stream waits meanwhile. The events list read in on. Later, use rowhook backfill."},
+		{Name: "on_error", Type: TypeString, Default: `"continue"`, OneOf: onErrors,
+			Doc: "What happens when a rule that has no on_error of its own fails on a change; see on_error of events. With halt, rules on channels continue: a notification that is not taken is lost."},
 		{Name: "max_rule_failures", Type: TypeInteger, Default: "1000", Min: 1,
 			Doc: "The number of changes in a row on which rules may fail before the source stops, so that a broken rule does not fill the log with dead letters."},
 		{Name: "failover", Type: TypeBool, Default: "true",
@@ -52,6 +54,8 @@ type Source struct {
 	Manage      bool
 	Columns     Columns
 	Confirm     Confirm
+	// OnError is of rules that have none of their own.
+	OnError relay.OnError
 	// MaxRuleFailures in a row stop the source.
 	MaxRuleFailures int
 	Failover        bool
@@ -122,6 +126,7 @@ func (e *evaluator) source(b *body) Source {
 		Manage:          get[bool](b, "manage"),
 		Columns:         Columns(get[settingText](b, "columns").s),
 		Confirm:         Confirm(get[settingText](b, "confirm").s),
+		OnError:         onErrorOf(b),
 		MaxRuleFailures: get[int](b, "max_rule_failures"),
 		Failover:        get[bool](b, "failover"),
 		Range:           b.at,

@@ -119,11 +119,16 @@ func noSubcommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
+	return usageErrorf("there is no command %q under '%s'%s", args[0], cmd.CommandPath(), suggestion(cmd, args[0]))
+}
+
+// suggestion names the commands of a group that a wrong word may mean.
+func suggestion(cmd *cobra.Command, word string) string {
 	cmd.SuggestionsMinimumDistance = 2
-	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-		return usageErrorf("there is no command %q under '%s'; did you mean %s?", args[0], cmd.CommandPath(), strings.Join(s, " or "))
+	if s := cmd.SuggestionsFor(word); len(s) > 0 {
+		return "; did you mean " + strings.Join(s, " or ") + "?"
 	}
-	return usageErrorf("there is no command %q under '%s'", args[0], cmd.CommandPath())
+	return ""
 }
 
 // helpCommand replaces cobra's, which ends a wrong topic with exit code 0.
@@ -135,7 +140,11 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			cmd, rest, err := root.Find(args)
 			if err != nil || cmd == nil || len(rest) > 0 {
-				return usageErrorf("there is no command '%s'", strings.Join(append([]string{"rowhook"}, args...), " "))
+				hint := ""
+				if cmd != nil && len(rest) > 0 {
+					hint = suggestion(cmd, rest[0])
+				}
+				return usageErrorf("there is no command '%s'%s", strings.Join(append([]string{"rowhook"}, args...), " "), hint)
 			}
 			return cmd.Help()
 		},

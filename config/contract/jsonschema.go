@@ -376,5 +376,20 @@ func formatOf(s schema) Format {
 	return ""
 }
 
-// Signature returns a text that is the same for the same types.
-func Signature(t Type) string { return string(indent(schemaOf(t))) }
+// Signature returns a text that is the same for the same types, whatever is
+// said of their attributes.
+func Signature(t Type) string { return string(indent(schemaOf(t.undocumented()))) }
+
+func (t Type) undocumented() Type {
+	t.Fields = slices.Clone(t.Fields)
+	for i := range t.Fields {
+		t.Fields[i].Type, t.Fields[i].Doc = t.Fields[i].Type.undocumented(), ""
+	}
+	for _, of := range []**Type{&t.Elem, &t.Rest} {
+		if *of != nil {
+			u := (*of).undocumented()
+			*of = &u
+		}
+	}
+	return t
+}

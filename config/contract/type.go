@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"cmp"
 	"math/big"
 	"slices"
 	"strings"
@@ -229,7 +230,7 @@ func (t *Type) unionObjects(x, y Type) {
 	for _, f := range x.Fields {
 		switch o := y.Field(f.Name); {
 		case o != nil:
-			f.Type, f.Optional = Union(f.Type, o.Type), f.Optional || o.Optional
+			f.Type, f.Optional, f.Doc = Union(f.Type, o.Type), f.Optional || o.Optional, cmp.Or(f.Doc, o.Doc)
 		case y.Rest != nil:
 			f.Type, f.Optional = Union(f.Type, *y.Rest), true
 		default:

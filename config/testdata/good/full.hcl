@@ -27,6 +27,7 @@ source "postgres" "stock" {
   columns           = "rules"
   confirm           = "delivered"
   max_rule_failures = 5
+  on_error          = "skip"
 }
 
 event "order.paid" {
