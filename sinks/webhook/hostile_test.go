@@ -442,3 +442,33 @@ func TestSend_IgnoresProxies(t *testing.T) {
 		t.Errorf("got %+v and %d proxied requests", out, proxied.Load())
 	}
 }
+
+// A receiver may answer with the request that it got, as pages about errors do.
+// What is kept of the answer must not show the secrets in there.
+func TestSend_KeepsNoSecretThatAReceiverEchoes(t *testing.T) {
+	l := listen(t)
+	receive(t, l, func(p *peer) {
+		r, _ := p.request()
+		if r == nil {
+			return
+		}
+		var head strings.Builder
+		if err := r.Header.Write(&head); err != nil {
+			t.Error(err)
+		}
+		body := "Cannot POST " + r.URL.Path + " token query-secret\n" + r.RequestURI + "\n" + head.String()
+		p.say("HTTP/1.1 404 Not Found\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body)
+	})
+	s := newSink(t, "http://user-x:hunter2@"+l.Addr().String()+"/hooks/path-secret?token=query-secret&a=1", func(c *Config) {
+		c.Headers = map[string]relay.Secret{"X-Api-Key": relay.NewSecret("header-secret"), "X-Env": relay.NewSecret("t")}
+	})
+	out := send(s)
+	if out.Status != 404 || !strings.Contains(string(out.Response), "Cannot POST ") || !strings.Contains(string(out.Response), "X-Api-Key: [hidden]") {
+		t.Fatalf("got %+v: %s", out, out.Response)
+	}
+	for _, secret := range []string{"path-secret", "query-secret", "header-secret", "dXNlci14Omh1bnRlcjI="} {
+		if strings.Contains(string(out.Response), secret) {
+			t.Errorf("%s is in the answer: %s", secret, out.Response)
+		}
+	}
+}

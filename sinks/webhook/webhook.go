@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rowhook/rowhook/relay"
@@ -71,6 +72,7 @@ type Sink struct {
 	keys    []Key
 	head    []byte // what every request begins with
 	headMax int
+	hidden  *strings.Replacer
 	dialer  *dialer
 	pool    pool
 }
@@ -146,6 +148,7 @@ func New(cfg Config) (*Sink, error) {
 	s.target = t.printable
 	s.head = t.appendHead(nil, agent, headers)
 	s.headMax = len(s.head) + maxAttemptHead + len(s.keys)*signatureLen
+	s.hidden = hide(&t, cfg.Headers)
 	s.dialer = newDialer(t.host, t.port, t.secure, cfg.AllowPrivate, roots, s.connect, s.pool.keep)
 	return s, nil
 }
@@ -205,7 +208,7 @@ func (s *Sink) Send(ctx context.Context, d *relay.Delivery) relay.Outcome {
 	if out.Result != relay.Delivered {
 		out.RetryAfter = retryAfter(res.status, res.retryAfter, now)
 		out.Err = statusText(res.status)
-		out.Response = res.kept
+		out.Response = []byte(s.hidden.Replace(string(res.kept)))
 	}
 	return out
 }
