@@ -31,7 +31,9 @@ type relations struct {
 
 	byOID map[uint32]*relay.Relation
 	last  *relay.Relation
-	types map[uint32]relay.Type
+	// looked is when composite types were looked up last; see follow.
+	looked time.Time
+	types  map[uint32]relay.Type
 
 	// root is the Relation message that has just come, nil after anything else. A
 	// partition whose changes are sent as its root's is announced right after it.
@@ -176,6 +178,43 @@ func (r *relations) keep(m *relationMessage) error {
 	r.byOID[m.oid] = rel
 	r.last = nil
 	return nil
+}
+
+// followTypes is how often composite types are looked up again.
+const followTypes = 10 * time.Second
+
+// follow takes over what ALTER TYPE has made of composite types: the server says
+// nothing of it to the tables that have them. Values that are read before that,
+// or long after they were written, are read with other attributes: where their
+// number differs they stay text.
+func (r *relations) follow(now time.Time) {
+	if now.Sub(r.looked) < followTypes {
+		return
+	}
+	r.looked = now
+	var composites []uint32
+	for oid, t := range r.types {
+		if t.Kind == 'c' {
+			composites = append(composites, oid)
+		}
+	}
+	if len(composites) == 0 {
+		return
+	}
+	found, err := r.loadTypes(composites)
+	if err != nil {
+		return // what is known stays until the next time
+	}
+	maps.Copy(r.types, found)
+	for oid, rel := range r.byOID {
+		types, err := r.typesOf(rel.Columns)
+		if err != nil || sameTypes(rel.Types, types) {
+			continue
+		}
+		changed := *rel
+		changed.Types = types
+		r.byOID[oid], r.last = &changed, nil
+	}
 }
 
 func sameTypes(old relay.TypeResolver, now typeSet) bool {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/rowhook/rowhook/relay"
 )
@@ -101,6 +102,62 @@ func TestRelations_AskOnceForATypeUntilItIsAnnouncedAgain(t *testing.T) {
 	fields = append(fields, relay.Column{Name: "y", TypeOID: 23})
 	if again := r.mustPut(t, msg); again == first || asked != 2 {
 		t.Errorf("asked %d times, and the relation is the same: %t", asked, again == first)
+	}
+}
+
+// E2: ALTER TYPE ... RENAME ATTRIBUTE says nothing to the tables that have the type.
+func TestRelations_FollowCompositeTypesThatChange(t *testing.T) {
+	pair := relay.Type{OID: 20000, Kind: 'c', Fields: []relay.Column{{Name: "a", TypeOID: 23}, {Name: "b", TypeOID: 23}}}
+	list := relay.Type{OID: 20001, Kind: 'b', Elem: 20000}
+	var down error
+	r := newRelations(noKey, func(oids []uint32) (map[uint32]relay.Type, error) {
+		return map[uint32]relay.Type{20000: pair, 20001: list}, down
+	})
+	message := func(oid uint32, name string, types ...uint32) *relationMessage {
+		m := &relationMessage{oid: oid, schema: "public", name: name, identity: 'n'}
+		for _, typ := range types {
+			m.columns = append(m.columns, relay.Column{Name: name, TypeOID: typ})
+		}
+		return m
+	}
+	r.primaryKey = func(uint32) ([]string, error) { return nil, nil }
+	for _, m := range []*relationMessage{message(1, "has", 23, 20001), message(2, "not", 23)} {
+		if err := r.put(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fieldOf := func(rel *relay.Relation) string {
+		typ, _ := rel.Types.ResolveType(20000)
+		return typ.Fields[0].Name
+	}
+	get := func(oid uint32) *relay.Relation {
+		rel, err := r.get('I', oid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rel
+	}
+	has, not := get(1), get(2)
+	now := time.Now()
+	r.follow(now)
+	if get(1) != has {
+		t.Error("another pointer though nothing has changed")
+	}
+	pair.Fields = []relay.Column{{Name: "aa", TypeOID: 23}, {Name: "b", TypeOID: 23}}
+	down = errors.New("no connection")
+	now = now.Add(followTypes)
+	r.follow(now)
+	if get(1) != has {
+		t.Error("another pointer though nothing is known")
+	}
+	down = nil
+	r.follow(now.Add(followTypes / 2))
+	if get(1) != has {
+		t.Error("asked too soon")
+	}
+	r.follow(now.Add(followTypes))
+	if fieldOf(get(1)) != "aa" || fieldOf(has) != "a" || get(2) != not {
+		t.Errorf("the field is %q, and was %q", fieldOf(get(1)), fieldOf(has))
 	}
 }
 

@@ -147,6 +147,7 @@ func (s *session) tick() error {
 		return err
 	}
 	if s.relations != nil && s.relations.idle != nil {
+		s.relations.follow(now)
 		s.relations.idle(now)
 	}
 	if err := s.conn.SetReadDeadline(wake); err != nil {
