@@ -55,6 +55,7 @@ var movedCases = map[string]struct {
 // TestBackfill_MovedRowsAreReadOnceMore changes keys of rows that were not read yet
 // to where was read already.
 func TestBackfill_MovedRowsAreReadOnceMore(t *testing.T) {
+	t.Parallel()
 	w := newBackfillWorld(t, 0, "", nil)
 	rules := strings.Split(fmt.Sprintf(backfillRules, "", w.receiver.URL, harness.Secret), "event \"item\"")
 	_, sink, _ := strings.Cut(rules[1], "\n}\n")

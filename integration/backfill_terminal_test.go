@@ -15,6 +15,7 @@ var bar = regexp.MustCompile(`^\[(#*)(\.*)\] +(\d+)%  (\d+) of about (\d+) rows(
 // TestBackfill_Terminal looks at what people see: a bar in one line, whatever the
 // width, what it waits for, and what is left of it at the end.
 func TestBackfill_Terminal(t *testing.T) {
+	t.Parallel()
 	w := newBackfillWorld(t, 2000, "", nil)
 	w.daemon.StartReady()
 	look := w.daemon.Terminal(80, "backfill", "item", "--data-dir", "DATA", "--rate", "400")
@@ -101,6 +102,7 @@ func (w *backfillWorld) maker(seconds int) {
 // TestBackfill_FirstStartSaysWhatItsSlotWaitsFor begins a source, with the rows
 // there are, while a transaction is open.
 func TestBackfill_FirstStartSaysWhatItsSlotWaitsFor(t *testing.T) {
+	t.Parallel()
 	w := newBackfillWorld(t, 50, `  backfill = ["item"]`, nil)
 	blocker := w.conn()
 	if _, err := blocker.Exec(t.Context(), "BEGIN; UPDATE items SET v = 'later' WHERE id = 7"); err != nil {
