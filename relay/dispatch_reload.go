@@ -160,17 +160,19 @@ func (ep *endpoint) inherit(old *endpoint) {
 // countHeld counts what a retired endpoint has not delivered.
 func (ep *endpoint) countHeld(ctx context.Context) Held {
 	h := Held{Endpoint: ep.cfg.ID}
-	scanned := 0
-	for _, c := range ep.cursors {
-		if c.id.Replay > 0 {
-			continue
-		}
+	ep.mu.Lock() // what is being recorded is in there, too
+	cursors := slices.DeleteFunc(slices.Clone(ep.cursors), func(c *cursor) bool { return c.id.Replay > 0 })
+	for _, c := range cursors {
 		h.Count += int64(len(c.open))
 		for i := range c.window.len() {
 			if it := c.window.items[c.window.head+i]; it.state != itemSettled && !it.row {
 				h.Count++
 			}
 		}
+	}
+	ep.mu.Unlock()
+	scanned := 0
+	for _, c := range cursors { // their readers have ended
 		for read := c.read; !h.More; {
 			blocks, err := ep.d.cfg.Ledger.Blocks(ctx, c.id.Stream, read, windowBytes)
 			if err != nil {
