@@ -3,6 +3,7 @@ package integration_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -205,6 +206,7 @@ func TestRules_FromASchemaToTestsAndEvents(t *testing.T) {
 	}
 	defer conn.Close(context.Background())
 	noSlots(t, conn)
+	recordsNotifications(t, w, conn)
 
 	// The first file runs as it is.
 	port := freePort(t)
@@ -220,6 +222,84 @@ func TestRules_FromASchemaToTestsAndEvents(t *testing.T) {
 	}
 	if err := daemon.Wait(); err != nil {
 		t.Errorf("run: %v\n%s", err, output())
+	}
+}
+
+// recordsNotifications records what is no row change, after a recording that was
+// killed: its publication goes, and nothing of the new one stays.
+func recordsNotifications(t *testing.T, w *workbench, conn *pgx.Conn) {
+	t.Helper()
+	harness.Eventually(t, harness.Patience, func() error { // the server has noticed
+		var held int
+		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'`).Scan(&held)
+		if err == nil && held > 0 {
+			err = errors.New("the killed recording still holds its mark")
+		}
+		return err
+	})
+	left := func() (n int) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_publication WHERE pubname LIKE 'rowhook_record_%'`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if left() != 1 {
+		t.Fatalf("the killed recording left %d publications, and the test is about one", left())
+	}
+	notes := filepath.Join(w.dir, "notes")
+	if err := os.Mkdir(notes, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	rules := `source "postgres" "library" {
+  url = env("DATABASE_URL")
+}
+event "export" {
+  channel = "exports"
+  data    = { format = payload.format }
+}
+event "signup" {
+  message           = "signup"
+  non_transactional = true
+  data              = payload
+}
+event "book" {
+  table = "public.books"
+  on    = ["insert"]
+  data  = { id = new.id, by = tx.context.user }
+}
+`
+	if err := os.WriteFile(filepath.Join(notes, "notes.hcl"), []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	record, output := w.background("record", "-c", "notes", "--changes", "5", "--output", "notes/notes.test.hcl")
+	waitFor(t, output, "change something now")
+	if n := left(); n != 1 {
+		t.Errorf("%d publications of recordings while one records, which drops what was left", n)
+	}
+	for _, sql := range []string{
+		`NOTIFY exports, '{"format": "csv"}'`,
+		`NOTIFY others, 'nobody asked'`,
+		`SELECT pg_logical_emit_message(false, 'signup', '{"id": 1}')`,
+		`SELECT pg_logical_emit_message(true, 'rowhook.context', '{"user": "eve"}'), pg_logical_emit_message(true, 'signup', '{"id": 2}')`,
+		`WITH c AS (SELECT pg_logical_emit_message(true, 'rowhook.context', '{"user": "bob"}')) INSERT INTO books (id, title) SELECT 77, 'x' FROM c`,
+		`NOTIFY exports, '{"format": "pdf"}'`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := record.Wait(); err != nil {
+		t.Fatalf("record: %v\n%s", err, output())
+	}
+	contains(t, "the recording", w.file("notes/notes.test.hcl"), `notify "exports"`, `format = "csv"`, `message "signup"`, "transactional = false", `insert "public.books"`)
+	contains(t, "record", output(), "recorded 5 changes")
+	w.run(0, "test", "-c", "notes")
+	if n := left(); n != 0 {
+		t.Errorf("%d publications of recordings are left", n)
+	}
+	if _, err := conn.Exec(t.Context(), `DELETE FROM books WHERE id = 77`); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -32,18 +32,19 @@ func (p *program) recordCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "record",
 		Short: "Record real changes of a database as tests of rules",
-		Long: `Record reads the changes of a source that rules are about, rows and logical
-messages, from now on, and writes them as a test file, with the events that the
+		Long: `Record reads the changes of a source that rules are about, rows, logical
+messages and notifications, from now on, and writes them as a test file, with the events that the
 rules make of them as what is expected. It takes whole transactions and ends
 after --changes, after --for, or when it is interrupted, and then writes what it
-has. Notifications are not recorded.
+has.
 
 It reads through a temporary slot, which goes with its connection, so that nothing
-is left that pins WAL, and through a publication of its own, which it drops. A
+is left that pins WAL, and through a publication of its own, which it drops; if it
+is killed, the next recording of the database does. A
 daemon of the same source is not disturbed.
 
 --mask replaces the values of a column: equal ones by equal ones. Columns that look
-like passwords or tokens are masked in any case. Payloads of messages are not
+like passwords or tokens are masked in any case. Payloads are not
 masked: read the file before you commit it.`,
 		Example: `  rowhook record --output orders.test.hcl
   rowhook record --for 1m --table public.orders --mask public.orders.email >orders.test.hcl
@@ -94,7 +95,7 @@ func (p *program) record(ctx context.Context, o *recordOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := p.capture(ctx, &cdc.Record{Source: src.Name, URL: src.URL, Want: want}, r, o); err != nil {
+	if err := p.capture(ctx, &cdc.Record{Source: src.Name, URL: src.URL, Want: want, Channels: r.channels}, r, o); err != nil {
 		return err
 	}
 	tests, changes := r.recording.Tests()
@@ -127,7 +128,7 @@ func (p *program) capture(ctx context.Context, record *cdc.Record, r *recorder, 
 	record.Ready = func() {
 		what := "changes of " + strings.Join(r.tables, ", ")
 		if len(r.tables) == 0 {
-			what = "messages"
+			what = "messages and notifications"
 		}
 		fmt.Fprintf(p.stderr, "recording %s of source %s; change something now (Ctrl-C ends it)\n", what, record.Source)
 	}
@@ -199,6 +200,9 @@ func (r *recorder) want(cfg *config.Config, source string, o *recordOptions) (cd
 			r.messages = append(r.messages, rule.Message)
 		}
 	}
+	if len(o.tables) == 0 {
+		r.channels = set.Channels()
+	}
 	for _, mask := range o.masks {
 		dot := strings.LastIndexByte(mask, '.')
 		i := -1
@@ -222,6 +226,7 @@ type recorder struct {
 	progress  io.Writer
 	tables    []string
 	messages  []string // prefixes
+	channels  []string
 	limit     int
 	changes   int
 	left      int // changes beyond maxRecorded
