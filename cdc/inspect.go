@@ -120,6 +120,10 @@ type PublicationState struct {
 	// beside them.
 	Members []PublishedTable
 	Schemas bool
+	// Partitions lists those of the tables it names, by OID, on servers whose
+	// streams do not notice that one is attached or detached (14): what they have
+	// once seen as a table of its own they go on to take for one.
+	Partitions string
 }
 
 // PublishedTable is a table of a publication.
@@ -324,6 +328,10 @@ WHERE t.pubname = $1 ORDER BY 1, 2`
 FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
 JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE p.pubname = $1 ORDER BY 1, 2`
+	publicationPartitions14SQL = `SELECT coalesce(string_agg(t.relid::oid::text, ',' ORDER BY t.relid::oid), '')
+FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+CROSS JOIN LATERAL pg_partition_tree(r.prrelid) t
+WHERE p.pubname = $1`
 	publicationMembersSQL = `SELECT n.nspname, c.relname,
   CASE WHEN r.prattrs IS NOT NULL THEN ARRAY(
     SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY(r.prattrs) ORDER BY a.attnum) END,
@@ -352,6 +360,9 @@ func readPublication(ctx context.Context, conn *pgx.Conn, version int, name stri
 	tables, members := publicationTablesSQL, publicationMembersSQL
 	if version < 150000 {
 		tables, members = publicationTables14SQL, publicationMembers14SQL
+		if err := conn.QueryRow(ctx, publicationPartitions14SQL, name).Scan(&p.Partitions); err != nil {
+			return nil, fmt.Errorf("read partitions of publication %s: %w", name, err)
+		}
 	} else if err := conn.QueryRow(ctx, publicationSchemasSQL, name).Scan(&p.Schemas); err != nil {
 		return nil, fmt.Errorf("read publication %s: %w", name, err)
 	}

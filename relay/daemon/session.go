@@ -248,6 +248,7 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cd
 			continue // the stream finds out by itself
 		}
 		had := sv.Publication.Lacks(needs)
+		moved := sv.Publication != nil && now.Publication != nil && sv.Publication.Partitions != now.Publication.Partitions
 		sv = now
 		s.mu.Lock()
 		s.server = sv
@@ -258,6 +259,12 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cd
 			return
 		}
 		lacks := slices.DeleteFunc(sv.Publication.Lacks(needs), func(l string) bool { return slices.Contains(had, l) })
+		if len(lacks) == 0 && moved {
+			s.log.Warn("partitions were made, attached or detached, which PostgreSQL 14 does not tell a stream under way: it begins anew. "+
+				"Of a table that had changes before it was attached, those made between then and now may be missing: backfill it", "since", whole.String())
+			stop(errPartitions)
+			return
+		}
 		if len(lacks) == 0 {
 			whole = at
 			continue
@@ -273,6 +280,9 @@ func (s *source) watch(ctx context.Context, stop context.CancelCauseFunc, sv *cd
 		return
 	}
 }
+
+// errPartitions begins a stream anew.
+var errPartitions = errors.New("partitions were made, attached or detached")
 
 // publicationGone is the error of a source that waits for its publication.
 // Changes that were made without it the server refuses to send, so nothing is

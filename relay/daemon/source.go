@@ -302,7 +302,7 @@ func temporary(err error) bool {
 	switch {
 	case errors.As(err, &setup), errors.As(err, &refused), errors.As(err, new(*unusableError)):
 		return false
-	case errors.As(err, &store), errors.As(err, &held), errors.Is(err, errSlotBeingMade):
+	case errors.As(err, &store), errors.As(err, &held), errors.Is(err, errSlotBeingMade), errors.Is(err, errPartitions):
 		return true
 	case errors.Is(err, cdc.ErrSlotMissing), errors.Is(err, cdc.ErrSlotLost),
 		errors.Is(err, cdc.ErrStartBeforeSlot), errors.Is(err, cdc.ErrStartBeyondServer):
