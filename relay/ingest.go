@@ -46,6 +46,8 @@ type IngestConfig struct {
 	Listed bool
 	// Recent, when not nil, remembers the row changes that rules are about.
 	Recent *Recent
+	// Keep says that changes are kept as they came.
+	Keep bool
 	// Stats counts; nil is counters of its own.
 	Stats *IngestStats
 	// Waiting are rule sets that follow Rules at their places; see AwaitRules.
@@ -108,6 +110,7 @@ type Ingest struct {
 
 	stats *IngestStats
 	marks []mark
+	kept  *keptBuffer // nil keeps nothing
 }
 
 // IngestStats counts what passed, for status and metrics.
@@ -152,6 +155,9 @@ func NewIngest(ctx context.Context, cfg IngestConfig, state *SourceState) (*Inge
 	if in.cfg.MaxFailures == 0 {
 		in.cfg.MaxFailures = 1000
 	}
+	if cfg.Keep {
+		in.kept = &keptBuffer{}
+	}
 	st, err := cfg.Log.Stream(ctx, cfg.Stream)
 	if err != nil {
 		return nil, fmt.Errorf("read the state of stream %s: %w", cfg.Stream, err)
@@ -164,7 +170,7 @@ func NewIngest(ctx context.Context, cfg IngestConfig, state *SourceState) (*Inge
 		in.durable.Store(uint64(s.LSN))
 		in.marks = []mark{{st.Head, s.LSN}}
 	}
-	if st.Tail > st.Head && (in.state == nil || in.state.Partial == nil) {
+	if (st.Tail > st.Head || st.KeptTail > st.KeptHead) && (in.state == nil || in.state.Partial == nil) {
 		in.discardTail()
 	}
 	in.lastStore = time.Now()
@@ -209,7 +215,8 @@ func (in *Ingest) Checkpoint() LSN { return LSN(in.durable.Load()) }
 func (in *Ingest) Full() <-chan struct{} {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.paused == "" && in.next.bytes < chunkBytes && !in.gate.held && in.gate.message == nil {
+	_, kept := in.kept.sizes()
+	if in.paused == "" && in.next.bytes < chunkBytes && kept < chunkBytes && !in.gate.held && in.gate.message == nil {
 		return nil
 	}
 	if in.room == nil {
@@ -332,6 +339,7 @@ func (in *Ingest) Change(c *Change) error {
 	if t.changes <= t.resume {
 		return nil
 	}
+	in.kept.keep(c)
 	f := IDFacts{
 		SystemID: in.cfg.SystemID, CommitLSN: c.Tx.CommitLSN, XID: c.Tx.XID, CommitTime: c.Tx.CommitTime,
 		Kind: c.Op, ChangeLSN: c.LSN, Ordinal: c.Ordinal,
@@ -344,7 +352,7 @@ func (in *Ingest) Change(c *Change) error {
 	if err != nil {
 		return err
 	}
-	if in.next.bytes+in.next.builder.Len() >= chunkBytes {
+	if _, kept := in.kept.sizes(); in.next.bytes+in.next.builder.Len() >= chunkBytes || kept >= chunkBytes {
 		in.kick()
 	}
 	return nil
@@ -372,10 +380,12 @@ func (in *Ingest) single(c *Change) error {
 		in.lastNotify = max(at, in.lastNotify+1)
 		f.CommitLSN, f.XID, f.CommitTime = LSN(in.lastNotify), c.PID, in.cfg.Epoch
 	}
+	in.kept.keep(c)
 	if err := in.judge(c, &f, at, &events); err != nil {
 		return err
 	}
 	in.next.head = in.next.tail
+	in.kept.end()
 	if c.Op == Message {
 		in.next.lsn = c.LSN
 	}
@@ -481,6 +491,7 @@ func (in *Ingest) dropOpen() {
 	p.bytes = sizeOf(p.blocks)
 	p.failures = upTo(p.failures, p.head)
 	p.tail = p.head
+	in.kept.drop()
 	in.tx = openTx{}
 }
 
@@ -572,6 +583,7 @@ func (in *Ingest) Commit(_ *Tx, end LSN) error {
 	in.stats.Transactions.Add(1)
 	in.stats.LastChange.Store(time.Now().UnixMicro())
 	in.next.head = in.next.tail
+	in.kept.end()
 	in.next.lsn, in.next.read = end, t.tx.CommitLSN
 	in.switchRules(t.marked, end)
 	in.kick()

@@ -110,22 +110,23 @@ func (in *Ingest) take(final bool) *Append {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	p := &in.next
-	chunk := in.tx.open && !in.tx.skip && p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes
+	keptWhole, kept := in.kept.sizes()
+	chunk := in.tx.open && !in.tx.skip && (p.tail > p.head && p.bytes+p.builder.Len() >= chunkBytes || kept >= chunkBytes)
 	whole := p.head > in.taken.Head || len(p.gaps) > 0 || len(p.rules) > 0
 	moved := p.lsn != 0 && in.state != nil && p.lsn > in.state.LSN
 	// What a backfill noted within a half-stored transaction waits for more of it:
 	// an append without its events would end before them.
 	half := in.taken.Tail > p.head
 	if !chunk && !whole && (p.chunk == nil || half) {
-		if !moved {
+		if !moved && keptWhole == 0 {
 			return nil
 		}
-		due := time.Since(in.lastStore) >= idleStoreInterval || p.lsn-in.state.LSN >= idleStoreBytes
+		due := time.Since(in.lastStore) >= idleStoreInterval || moved && p.lsn-in.state.LSN >= idleStoreBytes || keptWhole >= keptBytes
 		if !due && !final && !p.discard {
 			return nil
 		}
 	}
-	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard, Backfill: p.update(), Rules: p.rules}
+	a := &Append{Stream: in.cfg.Stream, DiscardTail: p.discard, Backfill: p.update(), Rules: p.rules, Kept: in.kept.take(chunk)}
 	// A block never holds events of complete transactions and of the open one.
 	complete, rest := p.split()
 	a.Blocks, a.Failures = complete, p.failures
@@ -156,7 +157,7 @@ func (in *Ingest) take(final bool) *Append {
 				RulesHash: in.cfg.Rules.Hash(), Generation: s.Generation, Timeline: s.Timeline,
 			}
 		}
-		s.UpdatedAt = time.Now().UnixMicro()
+		s.UpdatedAt = max(time.Now().UnixMicro(), s.UpdatedAt+1) // isStored tells appends apart by it
 		a.Source = &s
 		handed := s
 		in.state = &handed
@@ -233,7 +234,7 @@ func (in *Ingest) isStored(ctx context.Context, a *Append) bool {
 		return false
 	}
 	if a.Source == nil {
-		return true
+		return a.Kept == nil || st.KeptTail > in.stored.KeptTail
 	}
 	src, err := in.cfg.Log.SourceState(ctx, a.Source.Source)
 	return err == nil && src != nil && src.LSN == a.Source.LSN && src.UpdatedAt == a.Source.UpdatedAt
@@ -245,6 +246,9 @@ func (in *Ingest) storedAppend(a *Append) {
 	visible := a.Head > in.stored.Head
 	whole := in.stored.Tail == in.stored.Head && a.Tail == a.Head || a.DiscardTail && a.Tail == a.Head
 	in.stored.Head, in.stored.Tail = a.Head, a.Tail
+	if a.Source == nil && a.Kept != nil { // one whole run
+		in.stored.KeptTail++
+	}
 	if a.Source != nil {
 		in.addMark(mark{a.Head, a.Source.LSN})
 	}

@@ -24,7 +24,7 @@ type progFunc func(c *relay.Change, d *relay.Draft) (bool, error)
 func (f progFunc) Eval(c *relay.Change, d *relay.Draft) (bool, error) { return f(c, d) }
 
 // rule makes an event of every change of public.t but those whose first column
-// is "skip", and fails on "fail". Of one that ends with "many" it makes three.
+// begins with "skip", and fails on "fail". Of one that ends with "many" it makes three.
 func rule(name string) *relay.Rule {
 	return &relay.Rule{
 		Name: name, Type: name, Source: "shop", Hash: "1",
@@ -37,10 +37,10 @@ func rule(name string) *relay.Rule {
 					row = c.Old
 				}
 				if row != nil {
-					switch string(row[0].Text) {
-					case "skip":
+					switch {
+					case bytes.HasPrefix(row[0].Text, []byte("skip")):
 						return false, nil
-					case "fail":
+					case string(row[0].Text) == "fail":
 						return false, errors.New("the rule fails")
 					}
 					d.Data = append(append(append(d.Data, '"'), row[0].Text...), '"')
@@ -78,6 +78,7 @@ type source struct {
 	feed   *relay.Feed
 	rules  []*relay.Rule
 	listed bool
+	keep   bool
 }
 
 func (s *source) open(t testing.TB) *relay.Ingest {
@@ -95,7 +96,7 @@ func (s *source) open(t testing.TB) *relay.Ingest {
 	}
 	s.feed = relay.NewFeed()
 	in, err := relay.NewIngest(ctx, relay.IngestConfig{
-		Listed: s.listed,
+		Listed: s.listed, Keep: s.keep,
 		Stream: "shop", Source: "shop", SystemID: 7, Rules: relay.NewRuleSet("shop", s.rules),
 		Log: s.store, Feed: s.feed, Logger: quiet(),
 	}, st)
@@ -373,7 +374,8 @@ func TestIngest_AChangeWithoutAColumnIsNotJudged(t *testing.T) {
 
 // TestIngest_ExactlyOnceInRandomWorlds lets transactions of many sizes, broken
 // connections, crashes, changed rules and a failing store come as a seed says.
-// In the end the log holds every event exactly once, in commit order.
+// In the end the log holds every event exactly once, in commit order, and so do
+// the kept changes every change, in the worlds that keep them.
 func TestIngest_ExactlyOnceInRandomWorlds(t *testing.T) {
 	for seed := range uint64(100) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -384,7 +386,7 @@ func TestIngest_ExactlyOnceInRandomWorlds(t *testing.T) {
 
 func randomIngest(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 2))
-	s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{rule("b"), rule("a")}}
+	s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{rule("b"), rule("a")}, keep: seed%2 == 0}
 	var txs []*tx
 	lsn := relay.LSN(100)
 	var want []string
@@ -394,6 +396,7 @@ func randomIngest(t *testing.T, seed uint64) {
 		if rnd.IntN(5) == 0 {
 			rows = rnd.IntN(3000)
 		}
+		skip := s.keep && rnd.IntN(3) == 0 // no event, however much there is to keep
 		for n := range rows {
 			r := fmt.Sprintf("%d.%d.%s", i, n, strings.Repeat("x", rnd.IntN(1500)))
 			switch rnd.IntN(10) {
@@ -406,8 +409,11 @@ func randomIngest(t *testing.T, seed uint64) {
 					r = "fail"
 				}
 			}
+			if skip {
+				r = "skip" + r
+			}
 			x.rows = append(x.rows, r)
-			if r == "skip" || r == "fail" {
+			if strings.HasPrefix(r, "skip") || r == "fail" {
 				continue
 			}
 			for _, name := range []string{"a", "b"} {
@@ -481,6 +487,17 @@ func randomIngest(t *testing.T, seed uint64) {
 	mu.Lock()
 	faults = false
 	mu.Unlock()
+	if s.keep {
+		var all []string
+		for _, x := range txs {
+			for n, r := range x.rows {
+				all = append(all, fmt.Sprintf("%d %d %d %s", x.XID, x.CommitLSN, n, r))
+			}
+		}
+		if kept := keptRows(t, s.store); !slices.Equal(kept, all) {
+			t.Errorf("seed %d: %d changes are kept, want %d", seed, len(kept), len(all))
+		}
+	}
 	got := logged(t, s.store)
 	if !slices.Equal(got, want) {
 		for i := range want {

@@ -39,6 +39,7 @@ type DeliveryRow struct {
 // Queries is what commands and the API read of the store. None of them holds a
 // read transaction open between calls.
 type Queries interface {
+	KeptStore
 	// Events never returns events that are not visible.
 	Events(ctx context.Context, q EventQuery) ([]Event, error)
 	// Event returns ErrNotFound when the log does not have it (any more).

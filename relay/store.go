@@ -89,6 +89,8 @@ type StreamState struct {
 	Head, Tail int64
 	// First is the first place still in the log; 0 when the log is empty.
 	First int64
+	// KeptHead and KeptTail are the same of kept changes, by [KeptChanges.Seq].
+	KeptHead, KeptTail int64
 }
 
 // Append is one store transaction of the ingest side: all of it becomes
@@ -111,6 +113,9 @@ type Append struct {
 	Backfill *BackfillUpdate
 	// Rules are those of the source's rule sets that came into force, in order.
 	Rules []RulesPlace
+	// Kept is stored when set. What is kept becomes visible with the end of its
+	// transaction, that is with an append whose source has none half stored.
+	Kept *Kept
 }
 
 // Failure is a change on which a rule failed: a dead letter that needs a

@@ -34,11 +34,14 @@ type Memory struct {
 	endpoints map[string]relay.EndpointRow
 	replays   []relay.Replay
 	backfills []relay.Backfill
+	tables    map[string]relay.KeptTable
 }
 
 type memoryStream struct {
 	head, tail, routed int64
 	blocks             []*relay.Block
+	keptHead, keptTail int64
+	kept               []relay.KeptChanges
 }
 
 // Inject makes f judge every durable step from now on: "begin", the name of
@@ -202,7 +205,7 @@ func (s *memoryStream) state() relay.StreamState {
 	if s == nil {
 		return relay.StreamState{}
 	}
-	st := relay.StreamState{Head: s.head, Tail: s.tail}
+	st := relay.StreamState{Head: s.head, Tail: s.tail, KeptHead: s.keptHead, KeptTail: s.keptTail}
 	if len(s.blocks) > 0 && s.blocks[0].Last <= s.head {
 		st.First = s.blocks[0].First
 	}
@@ -230,6 +233,7 @@ func (m *Memory) Append(ctx context.Context, a *relay.Append) error {
 				return f.Stream == a.Stream && f.Seq > s.head
 			})
 		}
+		m.keep(s, a)
 		for _, b := range a.Blocks {
 			c := *b
 			c.Data = slices.Clone(b.Data)

@@ -37,6 +37,7 @@ func TestStore(t *testing.T, open func(t *testing.T) Store) {
 		"KeepsSourcesAndGaps":          testKeepsSourcesAndGaps,
 		"KeepsBackfills":               testKeepsBackfills,
 		"KeepsRulesAndTheirPlaces":     testKeepsRules,
+		"KeepsChanges":                 testKeepsChanges,
 		"KeepsPositions":               testKeepsPositions,
 		"RefusesAPlaceAfterTheHead":    testRefusesAPlaceAfterTheHead,
 		"KeepsOpenDeliveries":          testKeepsOpenDeliveries,

@@ -12,8 +12,8 @@ import (
 // its caller has a wrong idea of the stream; nothing of it is stored.
 var errContinue = errors.New("append does not continue the stream")
 
-// Append stores a: blocks, failures, head and tail, the source's state, the gap
-// and the places of rule sets are durable together or not at all. It refuses what would overlap what is
+// Append stores a: blocks, failures, kept changes, head and tail, the source's state,
+// the gap and the places of rule sets are durable together or not at all. It refuses what would overlap what is
 // stored, and a head inside a block.
 func (s *Store) Append(ctx context.Context, a *relay.Append) error {
 	if a.Stream == "" {
@@ -72,6 +72,9 @@ func (w *writer) append(a *relay.Append) error {
 	}
 	w.size += bytes
 	st.head, st.tail = a.Head, a.Tail
+	if err := w.keep(a, st); err != nil {
+		return err
+	}
 	if err := w.updateBackfill(a.Backfill); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ func TestQueries_ScanNoLargeTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
-	large := regexp.MustCompile(`SCAN (b|p|a|d|blocks|successes|attempts|deliveries|failures)\b`)
+	large := regexp.MustCompile(`SCAN (b|p|a|d|blocks|successes|attempts|deliveries|failures|k|kept_changes)\b`)
 	for name, text := range map[string]string{
 		"Stream": sqlStreamStates, "Blocks": sqlBlocks, "Events": sqlBlocksBack, "Event": sqlBlocksAround, "place": sqlBlockAt,
 		"OpenDeliveries": sqlOpenDeliveries, "SettledAfter": sqlSettledAfter, "dead after": sqlDeadAfter,
@@ -22,6 +22,7 @@ func TestQueries_ScanNoLargeTable(t *testing.T) {
 		"drop attempts": sqlDropAttempts, "drop successes": sqlDropSuccesses, "drop failures": sqlDropOldFailures,
 		"tail": sqlTailBytes, "drop tail": sqlDropTail, "drop tail's failures": sqlDropFailures, "around the head": sqlAround,
 		"RetryDead": sqlDeadDelivery, "HoldEndpoint": sqlHold, "CancelEndpoint": sqlCancel,
+		"Kept": sqlKept, "kept tail": sqlKeptTailBytes, "drop kept tail": sqlDropKeptTail, "oldest kept": sqlOldestKept, "kept streams": sqlKeptStreams, "drop kept": sqlDropKept,
 	} {
 		plan, err := collect(t.Context(), s.read, name, func(r scanner) (step string, err error) {
 			var a, b, c int

@@ -12,7 +12,7 @@ const applicationID = 0x526f7768
 
 // migrations lead from each version of the schema to the next; the version is
 // PRAGMA user_version. They go forward only. A released one is never changed.
-var migrations = []string{schema1, schema2, schema3, schema4}
+var migrations = []string{schema1, schema2, schema3, schema4, schema5}
 
 const schema1 = `
 -- One ordered series of events. What is at or below head is visible; what lies
@@ -232,6 +232,33 @@ const schema4 = `
 -- was moved last by what was read.
 ALTER TABLE sources ADD COLUMN read_lsn INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sources ADD COLUMN read_at  INTEGER NOT NULL DEFAULT 0;
+`
+
+const schema5 = `
+-- Changes as they came, in packed runs. Those above streams.kept_head are of
+-- the half-stored transaction.
+CREATE TABLE kept_changes (
+	id        INTEGER PRIMARY KEY,
+	stream_id INTEGER NOT NULL REFERENCES streams (id),
+	seq       INTEGER NOT NULL CHECK (seq > 0),
+	-- the time of the last change
+	at        INTEGER NOT NULL,
+	size      INTEGER NOT NULL,
+	data      BLOB    NOT NULL,
+	CHECK (size = length(data))
+) STRICT;
+CREATE UNIQUE INDEX kept_changes_by_seq ON kept_changes (stream_id, seq);
+
+-- The tables that they name.
+CREATE TABLE kept_tables (
+	digest     TEXT PRIMARY KEY CHECK (digest <> ''),
+	definition TEXT NOT NULL CHECK (json_valid(definition))
+) STRICT, WITHOUT ROWID;
+
+ALTER TABLE streams ADD COLUMN kept_head  INTEGER NOT NULL DEFAULT 0 CHECK (kept_head >= 0);
+ALTER TABLE streams ADD COLUMN kept_tail  INTEGER NOT NULL DEFAULT 0 CHECK (kept_tail >= kept_head);
+-- sum of kept_changes.size
+ALTER TABLE streams ADD COLUMN kept_bytes INTEGER NOT NULL DEFAULT 0 CHECK (kept_bytes >= 0);
 `
 
 // migrate brings the schema to the newest version. It refuses a store of a

@@ -12,11 +12,12 @@ import (
 // streamRow is what the writer knows of a row of streams. Only the writer
 // changes it, so it is read once: reading it was a sixth of a small append.
 type streamRow struct {
-	id, head, tail int64
+	id, head, tail     int64
+	keptHead, keptTail int64
 }
 
 const (
-	sqlStream    = `SELECT id, head, tail FROM streams WHERE name = ?`
+	sqlStream    = `SELECT id, head, tail, kept_head, kept_tail FROM streams WHERE name = ?`
 	sqlAddStream = `INSERT INTO streams (name) VALUES (?) RETURNING id`
 )
 
@@ -26,7 +27,7 @@ func (w *writer) stream(name string) (*streamRow, error) {
 		return r, nil
 	}
 	r := new(streamRow)
-	err := w.conn.row(sqlStream, name).Scan(&r.id, &r.head, &r.tail)
+	err := w.conn.row(sqlStream, name).Scan(&r.id, &r.head, &r.tail, &r.keptHead, &r.keptTail)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = w.conn.row(sqlAddStream, name).Scan(&r.id)
 	}
@@ -38,7 +39,7 @@ func (w *writer) stream(name string) (*streamRow, error) {
 }
 
 const sqlStreamStates = `
-SELECT s.name, s.head, s.tail, s.routed,
+SELECT s.name, s.head, s.tail, s.routed, s.kept_head, s.kept_tail,
        coalesce((SELECT b.first FROM blocks b WHERE b.stream_id = s.id AND b.last <= s.head ORDER BY b.last LIMIT 1), 0)
 FROM streams s
 WHERE ?1 = '' OR s.name = ?1`
@@ -56,7 +57,7 @@ func streamStates(ctx context.Context, db querier, name string) (map[string]rela
 		var n string
 		var st relay.StreamState
 		var r int64
-		if err := rows.Scan(&n, &st.Head, &st.Tail, &r, &st.First); err != nil {
+		if err := rows.Scan(&n, &st.Head, &st.Tail, &r, &st.KeptHead, &st.KeptTail, &st.First); err != nil {
 			return nil, nil, fmt.Errorf("read streams: %w", err)
 		}
 		states[n], routed[n] = st, r
