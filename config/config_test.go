@@ -56,6 +56,7 @@ func TestLoad_ReadsEveryArgument(t *testing.T) {
 	wantStock := Source{
 		Name: "stock", URL: relay.NewSecret("postgres:///stock?host=/run/postgresql"), Slot: "stock_events", Publication: "Stock Events",
 		Columns: ColumnsRules, Confirm: ConfirmDelivered, MaxRuleFailures: 5, OnError: relay.OnErrorSkip, Failover: true,
+		KeepChanges: 36 * time.Hour, KeepChangesSize: 64 << 20,
 	}
 	if !reflect.DeepEqual(stock, wantStock) {
 		t.Errorf("source\n%+v, want\n%+v", stock, wantStock)
@@ -138,7 +139,7 @@ func TestLoad_Defaults(t *testing.T) {
 		t.Errorf("settings\n%+v, want\n%+v", cfg.Settings, want)
 	}
 	s := cfg.Sources[0]
-	if s.Slot != "rowhook_main" || s.Publication != "rowhook_main" || !s.Manage || s.Confirm != ConfirmStored || s.MaxRuleFailures != 1000 || !s.Failover {
+	if s.Slot != "rowhook_main" || s.Publication != "rowhook_main" || !s.Manage || s.Confirm != ConfirmStored || s.MaxRuleFailures != 1000 || !s.Failover || s.KeepChanges != 0 || s.KeepChangesSize != 1<<30 {
 		t.Errorf("source %+v", s)
 	}
 	sink := mustLoadText(t, sourceText+`

@@ -38,10 +38,11 @@ func (c *Config) RulesText(source string) string {
 func (f *Files) text(at hcl.Range) []byte { return at.SliceBytes(f.files[at.Filename].Bytes) }
 
 // LoadRules makes the rules of what RulesText returned. An error means that this
-// version reads the language in another way.
-func LoadRules(source, text string) ([]*relay.Rule, error) {
+// version reads the language in another way. opts are the surroundings, which
+// hold the keys of hmacsha256.
+func LoadRules(source, text string, opts Options) ([]*relay.Rule, error) {
 	head := fmt.Sprintf("source \"postgres\" %q { url = \"host=unused\" }\n\n", source)
-	cfg, _, diags := loadText("rules in force", []byte(head+text), Options{})
+	cfg, _, diags := loadText("rules in force", []byte(head+text), opts)
 	if cfg == nil {
 		return nil, fmt.Errorf("read the rules in force: %w", errors.Join(diags.Errs()...))
 	}

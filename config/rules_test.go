@@ -54,7 +54,7 @@ sink "webhook" "a" {
 	if strings.Contains(text, "whsec_") {
 		t.Errorf("a secret is in the text:\n%s", text)
 	}
-	rules, err := LoadRules("shop", text)
+	rules, err := LoadRules("shop", text, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ sink "webhook" "a" {
 }
 
 func TestLoadRules_SaysWhatItCannotRead(t *testing.T) {
-	if _, err := LoadRules("shop", `event "a" { table = "public.t" on = ["insert"] dota = row }`); err == nil || !strings.Contains(err.Error(), "rules in force") {
+	if _, err := LoadRules("shop", `event "a" { table = "public.t" on = ["insert"] dota = row }`, Options{}); err == nil || !strings.Contains(err.Error(), "rules in force") {
 		t.Errorf("got %v", err)
 	}
 }

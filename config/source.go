@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -38,6 +39,10 @@ var sourceBlock = &Block{
 			Doc: "What happens when a rule that has no on_error of its own fails on a change; see on_error of events. With halt, rules on channels continue: a notification that is not taken is lost."},
 		{Name: "max_rule_failures", Type: TypeInteger, Default: "1000", Min: 1,
 			Doc: "The number of changes in a row on which rules may fail before the source stops, so that a broken rule does not fill the log with dead letters."},
+		{Name: "keep_changes", Type: TypeDuration, Min: 1,
+			Doc: "How long changes are kept as they came, all columns that the server sends, so that rowhook simulate can judge them by other rules. They are stored with the log, unencrypted, and are in its backups: personal data that no rule reads is there too. The default is not at all."},
+		{Name: "keep_changes_size", Type: TypeSize, Default: `"1GiB"`, Min: 1 << 20,
+			Doc: "About how much keep_changes keeps at most; beyond it the oldest changes go first. It does not count towards log { max_size }."},
 		{Name: "failover", Type: TypeBool, Default: "true",
 			Doc: "Whether the slot has the FAILOVER option where the server knows it (PostgreSQL 17 and later), so that standbys with sync_replication_slots copy it and it survives their promotion. Without such standbys it changes nothing."},
 	},
@@ -59,6 +64,10 @@ type Source struct {
 	// MaxRuleFailures in a row stop the source.
 	MaxRuleFailures int
 	Failover        bool
+	// KeepChanges is how long changes are kept as they came, 0 for not at all, and
+	// KeepChangesSize how many bytes of them.
+	KeepChanges     time.Duration
+	KeepChangesSize int64
 	// Backfill are the rules to read rows for at the first start.
 	Backfill []string
 	backfill []settingText
@@ -129,6 +138,8 @@ func (e *evaluator) source(b *body) Source {
 		OnError:         onErrorOf(b),
 		MaxRuleFailures: get[int](b, "max_rule_failures"),
 		Failover:        get[bool](b, "failover"),
+		KeepChanges:     get[time.Duration](b, "keep_changes"),
+		KeepChangesSize: get[int64](b, "keep_changes_size"),
 		Range:           b.at,
 		backfill:        get[[]settingText](b, "backfill"),
 	}
@@ -149,6 +160,9 @@ func (e *evaluator) source(b *body) Source {
 	}
 	if !s.Manage && b.arg("failover") != nil {
 		e.warnf(b.arg("failover").name, "Argument without effect", "With manage = false rowhook does not create the slot: whoever does decides whether it has the FAILOVER option.")
+	}
+	if s.KeepChanges == 0 && b.arg("keep_changes") == nil && b.arg("keep_changes_size") != nil {
+		e.warnf(b.arg("keep_changes_size").name, "Argument without effect", "Without keep_changes nothing is kept. Write how long, as in keep_changes = \"24h\".")
 	}
 	if t := get[settingText](b, "url"); t.s != "" {
 		s.URL = relay.NewSecret(t.s)

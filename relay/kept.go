@@ -222,30 +222,36 @@ func newKeptTable(rel *Relation) KeptTable {
 	return KeptTable{ID: hex.EncodeToString(sum[:keptTableID]), Definition: text}
 }
 
-// KeptReader reads kept changes.
+// KeptReader reads kept changes. The zero value knows no tables.
 type KeptReader struct {
 	tables map[string]*Relation
 	r      changeReader
 }
 
-// NewKeptReader returns a reader that knows the tables.
-func NewKeptReader(tables []KeptTable) (*KeptReader, error) {
-	k := &KeptReader{tables: make(map[string]*Relation, len(tables))}
+// Learn makes the tables known. One that is known stays as it is, so that what
+// was derived from it stays good.
+func (k *KeptReader) Learn(tables []KeptTable) error {
+	if k.tables == nil {
+		k.tables = map[string]*Relation{}
+	}
 	for _, t := range tables {
+		if k.tables[t.ID] != nil {
+			continue
+		}
 		var rel keptRelation
 		if err := json.Unmarshal(t.Definition, &rel); err != nil {
-			return nil, fmt.Errorf("read the table %s of kept changes: %w", t.ID, err)
+			return fmt.Errorf("read the table %s of kept changes: %w", t.ID, err)
 		}
 		for _, i := range rel.PrimaryKey {
 			if i < 0 || i >= len(rel.Columns) {
-				return nil, fmt.Errorf("read the table %s of kept changes: its key has no column %d", t.ID, i)
+				return fmt.Errorf("read the table %s of kept changes: its key has no column %d", t.ID, i)
 			}
 		}
 		k.tables[t.ID] = &Relation{
 			OID: rel.OID, Schema: rel.Schema, Name: rel.Name, Identity: rel.Identity, Columns: rel.Columns, PrimaryKey: rel.PrimaryKey, Types: &rel,
 		}
 	}
-	return k, nil
+	return nil
 }
 
 var errKept = errors.New("kept changes are damaged, or of a newer version")

@@ -54,7 +54,7 @@ runs or a source makes no progress, (fmt --check) a file is not formatted,
 		}
 	}
 	add("daemon", p.runCommand(), p.reloadCommand(), p.checkCommand())
-	add("rules", p.initCommand(), p.testCommand(), p.recordCommand(), p.formatCommand(), p.typesCommand())
+	add("rules", p.initCommand(), p.testCommand(), p.recordCommand(), p.formatCommand(), p.typesCommand(), p.simulateCommand())
 	add("daemon", p.planCommand())
 	add("look", p.statusCommand(), p.explainCommand(), p.eventsCommand(), p.deliveriesCommand(), p.endpointsCommand(),
 		p.checkpointCommand(), p.backfillCommand(), p.sourceCommand(), p.backupCommand())

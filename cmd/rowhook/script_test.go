@@ -23,11 +23,12 @@ var update = flag.Bool("update", false, "write the scripts in testdata anew")
 // code when that is not 0. DATA stands for the data folder.
 func TestScripts(t *testing.T) {
 	for name, b := range map[string]*fake{
-		"running": {running: true},
-		"waiting": {running: true, state: api.SourceWaiting},
-		"stopped": {},
-		"usage":   {running: true},
-		"plan":    {},
+		"running":  {running: true},
+		"waiting":  {running: true, state: api.SourceWaiting},
+		"stopped":  {},
+		"usage":    {running: true},
+		"plan":     {},
+		"simulate": {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -37,6 +37,7 @@ type Reads interface {
 	Checkpoints(context.Context, *api.CheckpointsRequest) (*api.Checkpoints, error)
 	Explain(context.Context, *api.ExplainRequest) (*api.Explanation, error)
 	Backfills(context.Context, *api.BackfillsRequest) (*api.Backfills, error)
+	Kept(context.Context, *api.KeptRequest) (*api.KeptChanges, error)
 }
 
 // Changes are the calls that change something. Each is logged.
@@ -69,6 +70,7 @@ func (s *Server) routeCalls(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/checkpoints/list", read(s, a.Checkpoints))
 	mux.HandleFunc("POST /v1/explain", read(s, a.Explain))
 	mux.HandleFunc("POST /v1/backfills/list", read(s, a.Backfills))
+	mux.HandleFunc("POST /v1/changes/list", read(s, a.Kept))
 	mux.HandleFunc("POST /v1/backfills/start", change(s, "start backfill", a.StartBackfill))
 	mux.HandleFunc("POST /v1/backfills/cancel", change(s, "cancel backfill", a.CancelBackfill))
 	mux.HandleFunc("POST /v1/events/retry-failures", change(s, "retry failed changes", a.RetryFailures))

@@ -21,6 +21,7 @@ type Store interface {
 	Cursors(ctx context.Context) (rows []relay.CursorState, routed map[string]int64, err error)
 	Streams(ctx context.Context) (map[string]relay.StreamState, error)
 	Backfills(ctx context.Context) ([]relay.Backfill, error)
+	RulesRecords(ctx context.Context, source string) ([]relay.RulesRecord, error)
 }
 
 // Views are the [Reads] of a store: everything that needs no running daemon.

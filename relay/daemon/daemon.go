@@ -332,6 +332,9 @@ func (d *Daemon) keepHouse(ctx context.Context) error {
 		}
 		d.refresh(ctx)
 		d.noteMatched(ctx)
+		if _, err := d.store.TrimKept(ctx, d.keptLimits()); err != nil && ctx.Err() == nil {
+			d.log.Error("retention of kept changes failed", "err", err)
+		}
 		limits := d.config().Settings.Retention
 		over := limits.MaxBytes > 0 && d.size > limits.MaxBytes/10*9
 		if n%trimEvery != 0 && !over && d.full == "" {
@@ -341,6 +344,18 @@ func (d *Daemon) keepHouse(ctx context.Context) error {
 			d.log.Error("retention failed", "err", err)
 		}
 	}
+}
+
+// keptLimits returns how much each stream keeps of its changes.
+func (d *Daemon) keptLimits() map[string]relay.RetentionLimits {
+	limits := map[string]relay.RetentionLimits{}
+	for _, s := range d.sources {
+		if s.cfg.KeepChanges > 0 {
+			l := relay.RetentionLimits{Age: s.cfg.KeepChanges, MaxBytes: s.cfg.KeepChangesSize}
+			limits[walStream(s.cfg.Name)], limits[notifyStream(s.cfg.Name)] = l, l
+		}
+	}
+	return limits
 }
 
 // trim removes what is settled and old, or settled and in the way, and applies

@@ -114,6 +114,7 @@ func (s *source) openNotify(ctx context.Context) (*notifications, error) {
 	ic := relay.IngestConfig{
 		Stream: notifyStream(s.cfg.Name), Source: s.cfg.Name, Rules: s.rules.Load().RuleSet, Log: s.d.store, Feed: s.d.feed,
 		Logger: s.d.log, MaxFailures: -1, Stats: &s.notifyStats, Epoch: time.Now().UnixMicro(), LastNotify: int64(last.Place),
+		Keep: s.cfg.KeepChanges > 0,
 	}
 	if st != nil {
 		ic.SystemID = st.SystemID

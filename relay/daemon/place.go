@@ -251,7 +251,7 @@ func (s *source) follow(ctx context.Context, sv *cdc.ServerState, from relay.LSN
 // compile makes the rule set of a record. Its rules count on where those of the
 // configured set are.
 func (s *source) compile(r *relay.RulesRecord) (*relay.RuleSet, error) {
-	rules, err := config.LoadRules(s.cfg.Name, r.Text)
+	rules, err := config.LoadRules(s.cfg.Name, r.Text, config.Options{})
 	if err != nil {
 		return nil, err
 	}

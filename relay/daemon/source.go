@@ -477,7 +477,7 @@ func (s *source) open(ctx context.Context, state *relay.SourceState, rules placi
 	ic := relay.IngestConfig{
 		Stream: stream, Source: s.cfg.Name, SystemID: state.SystemID, Rules: rules.rules, Waiting: rules.waiting, Placed: s.placed,
 		Log: s.d.store, Feed: s.d.feed, Logger: s.d.log, MaxFailures: s.cfg.MaxRuleFailures, Stats: &s.stats,
-		Listed: s.cfg.Columns == config.ColumnsRules || s.server.Publication.Listed(), Recent: &s.recent,
+		Listed: s.cfg.Columns == config.ColumnsRules || s.server.Publication.Listed(), Recent: &s.recent, Keep: s.cfg.KeepChanges > 0,
 	}
 	if s.cfg.Confirm == config.ConfirmDelivered {
 		ic.Settled = func() int64 { return s.d.dispatcher.Settled(stream) }

@@ -18,6 +18,8 @@ source "postgres" "shop" {
   failover          = !true # ERROR: Setting is not a fixed value
   slot              = upper("a") # ERROR: Unknown function | there is no upper
   publication       = env("A", "B", "C") # ERROR: Invalid call of env
+  keep_changes      = "1 day"            # ERROR: Invalid duration
+  keep_changes_size = "1 thing"          # ERROR: Invalid size
 }
 
 event "order.placed" {

@@ -28,6 +28,8 @@ source "postgres" "stock" {
   confirm           = "delivered"
   max_rule_failures = 5
   on_error          = "skip"
+  keep_changes      = "36h"
+  keep_changes_size = "64MiB"
 }
 
 event "order.paid" {

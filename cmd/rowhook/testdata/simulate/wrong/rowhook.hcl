@@ -1,0 +1,9 @@
+source "postgres" "shop" {
+  url = env("DATABASE_URL")
+}
+
+event "order.paid" {
+  table = "public.orders"
+  on    = ["insrt"]
+  data  = new
+}
