@@ -132,4 +132,3 @@ func (f *fake) Kept(ctx context.Context, req *api.KeptRequest) (*api.KeptChanges
 	res.Runs, res.Tables, res.Next = kept.Runs, kept.Tables, kept.Next
 	return res, nil
 }
-
