@@ -139,6 +139,23 @@ event "signup" {
 	}
 }
 
+// A map of nothing has no attributes; it has been an empty anyOf, which is no
+// JSON Schema, and a hole in TypeScript.
+func TestTypes_OfAnEmptyMap(t *testing.T) {
+	events := Events(mustLoadText(t, sourceText+`
+event "empty" {
+  message = "m"
+  data    = { of = { for k, v in {} : k => v } }
+}
+`), nil)
+	if s := string(contract.JSONSchema(events)); strings.Contains(s, `"anyOf": []`) {
+		t.Error(s)
+	}
+	if s := string(contract.TypeScript(events)); strings.Contains(s, ": ;") {
+		t.Error(s)
+	}
+}
+
 // A schema decides what becomes an event, so that it counts in the hash.
 func TestSchema_CountsInTheHash(t *testing.T) {
 	a := mustLoadText(t, schemaRules).Rules[0].Hash

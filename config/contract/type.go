@@ -105,8 +105,14 @@ func ListOf(elem Type) Type { return Type{Kinds: List, Elem: &elem} }
 // ObjectOf returns the type of objects that have the fields and no others.
 func ObjectOf(fields ...Field) Type { return Type{Kinds: Object, Fields: fields} }
 
-// MapOf returns the type of objects whose attributes all have the type.
-func MapOf(elem Type) Type { return Type{Kinds: Object, Rest: &elem} }
+// MapOf returns the type of objects whose attributes all have the type: of the
+// empty type there are none.
+func MapOf(elem Type) Type {
+	if elem.Kinds == 0 {
+		return ObjectOf()
+	}
+	return Type{Kinds: Object, Rest: &elem}
+}
 
 // Dynamic reports whether nothing is known of the type, except perhaps that it
 // is not null.
