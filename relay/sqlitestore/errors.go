@@ -3,6 +3,7 @@ package sqlitestore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -73,4 +74,17 @@ func (s *Store) noSpace() bool {
 		os.Remove(f.Name())
 	}
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
+// remedy says what to do about a store that does not open.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "; the folder has to belong to the user that runs the daemon: be that user, or name another one with rowhook { data_dir }"
+	case errors.Is(err, relay.ErrStoreVersion):
+		return "; run that one, or bring back a backup made before it"
+	case code(err)&0xff == sqlite3.SQLITE_NOTADB:
+		return "; bring back a backup, or move the file away and begin anew, without what was not delivered"
+	}
+	return ""
 }

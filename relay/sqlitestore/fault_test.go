@@ -246,8 +246,8 @@ func TestOpen_RefusesWhatIsNotItsStore(t *testing.T) {
 	}
 	dir := t.TempDir()
 	check(t, os.WriteFile(filepath.Join(dir, sqlitestore.FileName), []byte(strings.Repeat("not a database. ", 100)), 0o600))
-	if _, err := sqlitestore.Open(t.Context(), sqlitestore.Options{Dir: dir}); err == nil {
-		t.Error("opened a text file")
+	if _, err := sqlitestore.Open(t.Context(), sqlitestore.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "bring back a backup, or move the file away") {
+		t.Errorf("opened a text file: %v", err)
 	}
 }
 

@@ -57,7 +57,7 @@ type Store struct {
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s, err := open(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("open store in %s: %w", o.Dir, err)
+		return nil, fmt.Errorf("open store in %s: %w%s", o.Dir, err, remedy(err))
 	}
 	return s, nil
 }
