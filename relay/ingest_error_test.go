@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/rowhook/rowhook/relay"
 	"github.com/rowhook/rowhook/relay/relaytest"
@@ -112,4 +114,48 @@ func TestIngest_ARuleThatSkipsGoesOnWithoutDeadLetters(t *testing.T) {
 	if last := stats.LastFailure.Load(); stats.Failed.Load() != 4 || last == nil || last.Err != "the rule fails" {
 		t.Errorf("%d failures are counted, the last is %+v", stats.Failed.Load(), last)
 	}
+}
+
+// A message outside a transaction survives a rollback: only a rule that says so
+// sees it.
+func TestIngest_AMessageOutsideATransactionIsForRulesThatWantIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all, durable := rule("all"), rule("durable")
+		all.NonTransactional = true
+		for _, r := range []*relay.Rule{all, durable} {
+			r.Tables, r.Ops, r.Message = nil, 0, "m"
+			r.Bind = func(*relay.Relation) (relay.Program, error) {
+				return progFunc(func(c *relay.Change, d *relay.Draft) (bool, error) {
+					d.Data = append(append(append(d.Data, '"'), r.Name...), '"')
+					return true, nil
+				}), nil
+			}
+		}
+		s := &source{store: &relaytest.Memory{}, rules: []*relay.Rule{all, durable}}
+		in := s.open(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- in.Run(ctx) }()
+		tx := &relay.Tx{XID: 1, CommitLSN: 200}
+		for _, err := range []error{
+			in.Change(&relay.Change{Op: relay.Message, Name: "m", LSN: 100}),
+			in.Begin(tx), in.Change(&relay.Change{Op: relay.Message, Name: "m", LSN: 150, Tx: tx}), in.Commit(tx, 210),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range logged(t, s.store) {
+			_, data, _ := strings.Cut(e, " ")
+			got = append(got, data)
+		}
+		if want := []string{`"all"`, `"all"`, `"durable"`}; !slices.Equal(got, want) {
+			t.Errorf("events %v, want %v", got, want)
+		}
+	})
 }
