@@ -289,6 +289,9 @@ func (w *modelWorld) connect() *pgx.Conn {
 // statements that went through.
 func (w *modelWorld) ddl(n int) {
 	w.t.Helper()
+	if w.least { // the server refuses to drop what is listed; what rules are about to read is not yet
+		w.daemon.WaitReady()
+	}
 	t := w.tables[n]
 	db := w.connect()
 	defer db.Close(context.Background())
