@@ -19,7 +19,7 @@ func TestExpire_GoesOnBehindAStreamWithoutEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }()
 	appends := []*relay.Append{{Stream: "a", Source: &relay.SourceState{Source: "a", Phase: relay.PhaseStreaming, LSN: 1}}}
 	for i := int64(1); i <= 100; i++ {
 		var b relay.BlockBuilder

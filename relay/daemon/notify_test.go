@@ -19,7 +19,7 @@ func TestNotify_PlacesRiseAcrossALifeWhoseClockWasAhead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }()
 	s := &source{
 		d:   &Daemon{store: store, feed: relay.NewFeed(), log: slog.New(slog.DiscardHandler)},
 		cfg: &config.Source{Name: "shop"}, log: slog.New(slog.DiscardHandler),
