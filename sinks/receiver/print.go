@@ -30,13 +30,6 @@ func short(id string) string {
 	return printable(id)
 }
 
-func or(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
-}
-
 // indent returns JSON for reading. Control characters cannot be in it: JSON
 // strings hold them escaped.
 func indent(data json.RawMessage) string {
