@@ -81,6 +81,7 @@ const (
 	codeInUse               = "55006" // object_in_use
 	codeNotInState          = "55000" // object_not_in_prerequisite_state
 	codeLockNotAvailable    = "55P03"
+	codeDeadlock            = "40P01"
 	codePrivilege           = "42501"
 	codeAdminShutdown       = "57P01"
 	codeCrashShutdown       = "57P02"

@@ -70,7 +70,7 @@ func EnsurePublication(ctx context.Context, url relay.Secret, name string, want 
 	pauses := backoff.NewExponentialBackOff(backoff.WithInitialInterval(500 * time.Millisecond))
 	err = backoff.Retry(func() error {
 		err := changePublication(ctx, conn, slices.Concat(plan.lock, plan.statements))
-		if err != nil && sqlState(err) != codeLockNotAvailable {
+		if code := sqlState(err); err != nil && code != codeLockNotAvailable && code != codeDeadlock {
 			return backoff.Permanent(err)
 		}
 		return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rowhook/rowhook/cdc"
+	"github.com/rowhook/rowhook/integration/harness"
 	"github.com/rowhook/rowhook/integration/postgres"
 	"github.com/rowhook/rowhook/relay"
 )
@@ -48,6 +49,59 @@ func wantSetup(t *testing.T, err error, words ...string) {
 			t.Errorf("%q is not in: %v", w, err)
 		}
 	}
+}
+
+// A publication that grows locks its tables one after the other. Where it and
+// somebody else wait for each other, the server ends one of the two, and it is
+// tried again.
+func TestCapture_APublicationGrowsInSpiteOfADeadlock(t *testing.T) {
+	t.Parallel()
+	cluster := postgres.New(t, postgres.Options{Settings: map[string]string{"deadlock_timeout": "1500ms"}})
+	url := relay.NewSecret(cluster.Database(t, "dead"))
+	db, err := cluster.Conn(t.Context(), "dead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.Background())
+	one := func(sql string) (n int) {
+		t.Helper()
+		if err := db.QueryRow(t.Context(), sql).Scan(&n); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		return n
+	}
+	// This session looks for no deadlock, so that it is the other one that is ended.
+	for _, sql := range []string{
+		"CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)",
+		"SET deadlock_timeout = '10min'; BEGIN; LOCK TABLE b IN SHARE ROW EXCLUSIVE MODE",
+	} {
+		if _, err := db.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ensured := make(chan error, 1)
+	go func() {
+		_, err := cdc.EnsurePublication(t.Context(), url, "dead", whole(writes, "a", "b"))
+		ensured <- err
+	}()
+	harness.Eventually(t, harness.Patience, func() error {
+		if one("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'b'::regclass") == 0 {
+			return errors.New("nobody waits for b")
+		}
+		return nil
+	})
+	if _, err := db.PgConn().Exec(t.Context(), "LOCK TABLE a IN SHARE ROW EXCLUSIVE MODE; COMMIT").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ensured; err != nil {
+		t.Error(err)
+	}
+	harness.Eventually(t, harness.Patience, func() error {
+		if n := one("SELECT deadlocks FROM pg_stat_database WHERE datname = 'dead'"); n != 1 {
+			return fmt.Errorf("%d deadlocks", n)
+		}
+		return nil
+	})
 }
 
 func TestCapture_PublicationIsMadeAndGrown(t *testing.T) {

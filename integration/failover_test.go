@@ -6,8 +6,11 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/rowhook/rowhook/cdc"
 	"github.com/rowhook/rowhook/integration/postgres"
+	"github.com/rowhook/rowhook/relay"
 	"github.com/rowhook/rowhook/relay/api"
 )
 
@@ -212,4 +215,50 @@ func TestFailover_DivergenceIsSaid(t *testing.T) {
 		t.Errorf("row 600 committed at %s, after %s: no LSN was used again", last.Sequence, at)
 	}
 	p.d.Term()
+}
+
+// H8: a standby takes no LISTEN. That is said to a person, and after its promotion the listener hears.
+func TestFailover_AStandbyTakesNoListen(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, "unheard", "", shopSource)
+	got := make(chan string, 1)
+	listen := func(ctx context.Context) error {
+		l := cdc.Listener{URL: relay.NewSecret(p.standby.URL("unheard")), Channels: []string{"hints"}}
+		l.Alive = func(at time.Time) {
+			if at.IsZero() {
+				return
+			}
+			if err := p.standby.Exec(ctx, "unheard", "SELECT pg_notify('hints', 'promoted')"); err != nil {
+				t.Error(err)
+			}
+		}
+		return l.Run(ctx, func(c *relay.Change) error {
+			got <- string(c.Payload)
+			return nil
+		}, func(time.Time, time.Time) error { return nil })
+	}
+	p.eventually(func() error {
+		if n := p.onStandby("SELECT count(*)::text FROM pg_database WHERE datname = 'unheard'"); n != "1" {
+			return fmt.Errorf("%s databases of the name are on the standby", n)
+		}
+		return nil
+	})
+	wantSetup(t, listen(t.Context()), "leads to a standby", "the primary is needed")
+	p.promote()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- listen(ctx) }()
+	select {
+	case text := <-got:
+		if text != "promoted" {
+			t.Errorf("heard %q", text)
+		}
+	case err := <-done:
+		t.Fatalf("on the promoted server: %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

@@ -85,13 +85,14 @@ func (c *cursor) run(ctx context.Context) error {
 		if !c.waitRoom(ctx) {
 			return nil
 		}
-		if c.end > 0 && c.read >= c.end {
+		read := c.place()
+		if c.end > 0 && read >= c.end {
 			return nil
 		}
-		blocks, head, wake := c.ep.d.cfg.Feed.After(c.id.Stream, c.read)
-		if len(blocks) == 0 && head > c.read {
+		blocks, head, wake := c.ep.d.cfg.Feed.After(c.id.Stream, read)
+		if len(blocks) == 0 && head > read {
 			var err error
-			blocks, err = c.ep.d.cfg.Ledger.Blocks(ctx, c.id.Stream, c.read, windowBytes/8)
+			blocks, err = c.ep.d.cfg.Ledger.Blocks(ctx, c.id.Stream, read, windowBytes/8)
 			if err != nil {
 				if ctx.Err() != nil {
 					return nil //nolint:nilerr // told to stop
@@ -152,6 +153,13 @@ func (c *cursor) waitRoom(ctx context.Context) bool {
 			return false
 		}
 	}
+}
+
+// place returns how far the log was read, which Expire moves as well.
+func (c *cursor) place() int64 {
+	c.ep.mu.Lock()
+	defer c.ep.mu.Unlock()
+	return c.read
 }
 
 func (c *cursor) advance(to int64) {

@@ -369,9 +369,7 @@ func (c *cursor) expire(ctx context.Context, upTo int64) (int64, error) {
 	out := Outcome{Result: Rejected, Class: ErrExpired, Err: "the log was full and this was among its oldest deliveries (on_full = \"expire\")"}
 	var n int64
 	for {
-		c.ep.mu.Lock()
-		read := c.read
-		c.ep.mu.Unlock()
+		read := c.place()
 		if read >= upTo {
 			break
 		}
