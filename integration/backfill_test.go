@@ -298,6 +298,35 @@ func TestBackfill_MirrorIsRightWhileRowsChange(t *testing.T) {
 	w.slots(1)
 }
 
+// TestBackfill_G5_TheStreamAnswersWhileAChunkIsRead reads one chunk for five times
+// as long as the server waits for a sign of life of the stream.
+func TestBackfill_G5_TheStreamAnswersWhileAChunkIsRead(t *testing.T) {
+	t.Parallel()
+	const rows = 100
+	w := newBackfillWorld(t, rows, "", map[string]string{"wal_sender_timeout": "1s"})
+	w.exec("CREATE FUNCTION public.slow(v text) RETURNS bool LANGUAGE sql VOLATILE AS $$ SELECT v || pg_sleep(0.05)::text <> '' $$")
+	w.daemon.StartReady()
+	conn := w.conn()
+	walsender := func() (pid int) {
+		t.Helper()
+		harness.Eventually(t, harness.Patience, func() error {
+			return conn.QueryRow(t.Context(), "SELECT active_pid FROM pg_replication_slots WHERE NOT temporary AND active").Scan(&pid)
+		})
+		return pid
+	}
+	before := walsender()
+	begin := time.Now()
+	b := w.done(w.command("item", "--where", "public.slow(v)").ID)
+	if took := time.Since(begin); took < rows*50*time.Millisecond || b.Rows != rows {
+		t.Errorf("%d rows were read in %s, want %d and no less than 50 ms for each", b.Rows, took, rows)
+	}
+	if after := walsender(); after != before {
+		t.Errorf("the stream was with process %d of the server and is with %d", before, after)
+	}
+	w.exec("UPDATE items SET v = 'last' WHERE id = 1")
+	w.equal()
+}
+
 // slots checks that nothing is left but the source's own slot.
 func (w *backfillWorld) slots(want int) {
 	w.t.Helper()
