@@ -66,10 +66,10 @@ event "signup" {
   message = "signup"
   data    = payload
   schema {
-    id    = integer
+    id    = description(integer, "Of the account, */ for ever.")
     plan  = enum("free", "pro")
-    email = optional(nullable(string))
-    lines = list({ sku = string, qty = number })
+    email = optional(description(nullable(string), "Where \"invoices\" go.\nNull until it is confirmed."))
+    lines = description(list({ sku = description(string, "'SKU' of the article"), qty = number }), "What was ordered.")
     attrs = map(any)
   }
 }
