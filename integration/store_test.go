@@ -258,8 +258,8 @@ func TestStore_FailedCallsAtEachStep(t *testing.T) {
 		call, file, fault string
 		when              string // strace counts the calls of each thread; the first ones serve to start
 	}{
-		"no space for the log of the store": {"pwrite64", "rowhook.db-wal", "ENOSPC", "120..122"},
-		"a broken disk under the log":       {"pwrite64", "rowhook.db-wal", "EIO", "120..122"},
+		"no space for the log of the store": {"pwrite64", "rowhook.db-wal", "ENOSPC", "240..242"},
+		"a broken disk under the log":       {"pwrite64", "rowhook.db-wal", "EIO", "240..242"},
 		"fsync fails":                       {"fsync", "rowhook.db-wal", "EIO", "25..27"},
 	} {
 		t.Run(name, func(t *testing.T) {
